@@ -1,0 +1,79 @@
+"""The edge where turns are answered: what every backend is, and what it must keep to.
+
+A backend is three context managers, one inside the other::
+
+    async with backend.connect() as connection:              # once per supervisor
+        async with connection.open(options) as conversation: # once per incarnation of a session
+            async with conversation.turn(prompt, options) as events:
+                async for event in events: ...
+
+What a session relies on (:func:`trio_claude.testing.check_backend` shows it of any backend):
+
+* A turn's channel gives the events in order and a :class:`~trio_claude.ResultMessage` last. A
+  turn that fails raises: a :class:`~trio_claude.QueryError` where the conversation is fine
+  afterwards, anything else where it is not, and the session crashes of it.
+* The turn belongs to the conversation's memory only if its block is left without an exception
+  and after the result was received. That is decided last: no checkpoint after it.
+* Leaving the block early, or by cancellation, ends the turn at its source, and leaves the
+  conversation as it was before the turn, where the other side lets it.
+* Turns of one conversation come one at a time; conversations of one connection come at once.
+* What must be awaited while leaving is shielded and bounded.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    import trio
+
+    from .._messages import Event
+    from .._options import SessionOptions
+
+
+class Conversation(ABC):
+    """One conversation: it remembers the turns that succeeded."""
+
+    @abstractmethod
+    def turn(
+        self, prompt: str, options: SessionOptions
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[Event]]:
+        """Ask, and receive the answer's events.
+
+        Args:
+          prompt: what the user says; never empty.
+          options: everything that holds for this turn, already merged.
+
+        Raises:
+          QueryError: the turn failed, from entering, receiving or leaving; the conversation is
+            as it was before.
+        """
+
+
+class Connection(ABC):
+    """What the conversations of one supervisor share, such as an HTTP client and its pool."""
+
+    @abstractmethod
+    def open(self, options: SessionOptions) -> AbstractAsyncContextManager[Conversation]:
+        """Begin a conversation that remembers nothing.
+
+        Args:
+          options: those of the session, already merged.
+
+        Raises:
+          ConfigurationError: an option that this backend cannot honour, or one that it misses.
+        """
+
+
+class Backend(ABC):
+    """Where turns are answered: configured, not connected; may be shared by many sessions.
+
+    A supervisor connects once for all of its sessions whose backends are equal.
+    """
+
+    @abstractmethod
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """Open what the conversations share; it is closed when the block is left."""

@@ -1,0 +1,328 @@
+"""What may be said of a conversation, and who wins over whom.
+
+An option that is None is not set: it is inherited. The layers, highest first: the call, the spec,
+the supervisor's ``defaults`` (the nearest supervisor first), the application's (`configure`), the
+environment, the library's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
+
+import attrs
+
+from ._errors import ConfigurationError
+from ._validation import (
+    checked,
+    is_count,
+    is_hashable,
+    is_headers,
+    is_mapping,
+    is_name,
+    is_number,
+    is_queue,
+    is_seconds,
+    is_strings,
+    is_text,
+    is_token,
+    is_url,
+    refuse_none,
+    refuse_significant,
+    refuse_unknown,
+    show_options,
+)
+
+RestartType: TypeAlias = Literal["permanent", "transient", "temporary"]
+
+DEFAULT_BASE_URL = "https://api.anthropic.com"
+
+
+class BackendLike(Protocol):
+    """Anything that sessions can be connected through; :class:`trio_claude.Backend` is the base."""
+
+    def connect(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+def _is_backend(value: object) -> bool:
+    if isinstance(value, str):
+        return value in ("messages", "cli")
+    return not isinstance(value, type) and callable(getattr(value, "connect", None))
+
+
+# ---- the options --------------------------------------------------------------------------------
+
+
+class Overrides(TypedDict, total=False):
+    """The options by name and type, for calls that take them as keywords."""
+
+    api_key: str | None
+    auth_token: str | None
+    base_url: str | None
+    model: str | None
+    system_prompt: str | None
+    append_system_prompt: str | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    stop_sequences: Sequence[str] | None
+    thinking: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+    timeout: float | None
+    max_retries: int | None
+    max_queue: float | None
+    extra_headers: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class SessionOptions:
+    """What may be said of a conversation; what is left out is inherited.
+
+    Raises:
+      ConfigurationError: an option is unknown or invalid; the message names it and says what is
+        valid.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **options):
+            # Written by hand, so that a typo is a ConfigurationError with a hint.
+            refuse_unknown(type(self), options)
+            self.__attrs_init__(**options)
+
+    api_key: str | None = attrs.field(
+        default=None, repr=False, validator=checked(is_token, "printable text", secret=True)
+    )
+    """The API key. Else ``ANTHROPIC_API_KEY``."""
+
+    auth_token: str | None = attrs.field(
+        default=None, repr=False, validator=checked(is_token, "printable text", secret=True)
+    )
+    """A bearer token, instead of a key. Else ``ANTHROPIC_AUTH_TOKEN``."""
+
+    base_url: str | None = attrs.field(
+        default=None, validator=checked(is_url, "an http:// or https:// address")
+    )
+    """Where the service is. Else ``ANTHROPIC_BASE_URL``, else the public service."""
+
+    model: str | None = attrs.field(default=None, validator=checked(is_name, "the name of a model"))
+    """A model's name as the service knows it, or ``"opus"``, ``"sonnet"``, ``"haiku"`` for the
+    newest of that family. Else ``ANTHROPIC_MODEL``, else ``"sonnet"``."""
+
+    system_prompt: str | None = attrs.field(default=None, validator=checked(is_text, "text"))
+    """What the model is told about its part. ``""`` is none."""
+
+    append_system_prompt: str | None = attrs.field(default=None, validator=checked(is_text, "text"))
+    """Added behind the system prompt, after an empty line."""
+
+    max_tokens: int | None = attrs.field(
+        default=None,
+        validator=checked(lambda value: is_count(value, 1), "a whole number of tokens, 1 or more"),
+    )
+    """The longest answer, in tokens. Default 8192."""
+
+    temperature: float | None = attrs.field(
+        default=None,
+        validator=checked(lambda value: is_number(value) and 0 <= value <= 1, "from 0 to 1"),
+    )
+    """How much chance there is in the answer. Else the service's own default."""
+
+    top_p: float | None = attrs.field(
+        default=None,
+        validator=checked(lambda value: is_number(value) and 0 <= value <= 1, "from 0 to 1"),
+    )
+    """Only tokens out of this share of probability. Else the service's own default."""
+
+    top_k: int | None = attrs.field(
+        default=None, validator=checked(is_count, "a whole number, 0 or more")
+    )
+    """Only so many of the likeliest tokens. Else the service's own default."""
+
+    stop_sequences: Sequence[str] | None = attrs.field(
+        default=None, validator=checked(is_strings, "a list of texts that are not empty")
+    )
+    """Texts at which the answer ends."""
+
+    thinking: Mapping[str, Any] | None = attrs.field(
+        default=None, hash=False, validator=checked(is_mapping, "a mapping with text keys")
+    )
+    """Extended thinking, as the service takes it: ``{"type": "enabled", "budget_tokens": 2048}``."""
+
+    metadata: Mapping[str, Any] | None = attrs.field(
+        default=None, hash=False, validator=checked(is_mapping, "a mapping with text keys")
+    )
+    """About the request, as the service takes it: ``{"user_id": "..."}``."""
+
+    timeout: float | None = attrs.field(
+        default=None,
+        validator=checked(
+            lambda value: is_seconds(value) and value > 0, "a number of seconds above 0"
+        ),
+    )
+    """Seconds for a whole turn, from when the session takes it up; ``math.inf`` is no limit.
+    Default 300. Waiting in line does not count."""
+
+    max_retries: int | None = attrs.field(
+        default=None, validator=checked(is_count, "a whole number, 0 or more")
+    )
+    """How often a request is sent again that failed before anything was answered. Default 2."""
+
+    max_queue: float | None = attrs.field(
+        default=None, validator=checked(is_queue, "a whole number, 0 or more, or math.inf")
+    )
+    """The most callers that may wait for the session; one more gets
+    :class:`~trio_claude.SessionBusy`. Default no limit."""
+
+    extra_headers: Mapping[str, str] | None = attrs.field(
+        default=None,
+        hash=False,
+        repr=False,
+        validator=checked(is_headers, "a mapping of printable texts", secret=True),
+    )
+    """More HTTP headers, such as ``{"anthropic-beta": "..."}``."""
+
+    extra_body: Mapping[str, Any] | None = attrs.field(
+        default=None, hash=False, validator=checked(is_mapping, "a mapping with text keys")
+    )
+    """More fields of the request's body, for what has no option of its own, such as
+    ``{"service_tier": "standard_only"}``."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.api_key is not None and self.auth_token is not None:
+            raise ConfigurationError(
+                "api_key and auth_token are two ways to say who you are: give one of them"
+            )
+
+    def __repr__(self) -> str:
+        return show_options(self)
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class SessionSpec(SessionOptions):
+    """One session for a supervisor to run: its options, and OTP's child specification."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **options):
+            refuse_unknown(type(self), options)
+            self.__attrs_init__(**options)
+
+    name: Hashable | None = attrs.field(default=None, validator=checked(is_hashable, "hashable"))
+    """Under which it is found from anywhere in the run: any hashable, a :class:`Global` or a
+    :class:`Via`. None: it has no name."""
+
+    id: Hashable | None = attrs.field(default=None, validator=checked(is_hashable, "hashable"))
+    """Under which its supervisor knows it. Default: its name, else a unique object."""
+
+    restart: RestartType = attrs.field(
+        default="permanent",
+        validator=checked(
+            lambda value: value in ("permanent", "transient", "temporary"),
+            "'permanent', 'transient' or 'temporary'",
+        ),
+    )
+    """When it is started again: always, after a crash only, or never."""
+
+    shutdown: float = attrs.field(
+        default=5.0, validator=checked(is_seconds, "a number of seconds, 0 or more")
+    )
+    """Seconds that a turn in flight has to finish when the session is stopped; ``0`` is no grace,
+    ``math.inf`` no limit."""
+
+    significant: bool = attrs.field(
+        default=False, validator=checked(lambda value: isinstance(value, bool), "True or False")
+    )
+    """Whether its end counts for the supervisor's ``auto_shutdown``."""
+
+    backend: BackendLike | Literal["messages", "cli"] | None = attrs.field(
+        default=None, validator=checked(_is_backend, "a Backend, 'messages' or 'cli'")
+    )
+    """What answers its turns. Default ``"messages"``."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        refuse_none(self, "restart", "shutdown", "significant")
+        refuse_significant(self)
+
+    def __repr__(self) -> str:
+        return show_options(self)
+
+
+# ---- the layers ---------------------------------------------------------------------------------
+
+LIBRARY_DEFAULTS = SessionOptions(
+    base_url=DEFAULT_BASE_URL,
+    model="sonnet",
+    max_tokens=8192,
+    timeout=300.0,
+    max_retries=2,
+    max_queue=math.inf,
+)
+
+_OPTION_NAMES = tuple(field.name for field in attrs.fields(SessionOptions))
+_CREDENTIALS = ("api_key", "auth_token")
+
+# What the whole application is configured with. It is set before any run begins, so it can't
+# belong to one; it is only ever replaced whole.
+_application = SessionOptions()
+
+
+def configure(**options: Any) -> None:
+    """Replace the application's options; without any, clear them.
+
+    They hold for every session of the process that starts afterwards, below what its supervisor
+    and its spec say, above the environment.
+
+    Raises:
+      ConfigurationError: an option is unknown or invalid; nothing was changed.
+    """
+    global _application  # noqa: PLW0603 - see above
+    _application = SessionOptions(**options)
+
+
+def environment(variables: Mapping[str, str]) -> SessionOptions:
+    """The options that the environment sets. An empty variable is not set.
+
+    Raises:
+      ConfigurationError: a variable holds what its option refuses.
+    """
+    given: dict[str, Any] = {
+        name: variables[variable]
+        for name, variable in (
+            ("api_key", "ANTHROPIC_API_KEY"),
+            ("auth_token", "ANTHROPIC_AUTH_TOKEN"),
+            ("base_url", "ANTHROPIC_BASE_URL"),
+            ("model", "ANTHROPIC_MODEL"),
+        )
+        if variables.get(variable)
+    }
+    if "api_key" in given:
+        given.pop("auth_token", None)  # nobody chose between the two: the key it is
+    return SessionOptions(**given)
+
+
+def merge(*layers: SessionOptions) -> SessionOptions:
+    """What holds, where the earlier layers win over the later ones.
+
+    The key and the token count as one option: who gives one of them is not joined by the other
+    from a lower layer.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        taken = any(name in merged for name in _CREDENTIALS)
+        for name in _OPTION_NAMES:
+            value = getattr(layer, name)
+            if value is not None and not (taken and name in _CREDENTIALS):
+                merged.setdefault(name, value)
+    return SessionOptions(**merged)
+
+
+def session_options(*layers: SessionOptions) -> SessionOptions:
+    """What holds for a session, below what its calls say: ``layers`` are its spec and its
+    supervisors' defaults, the application's, the environment's and the library's come behind."""
+    return merge(*layers, _application, environment(os.environ), LIBRARY_DEFAULTS)

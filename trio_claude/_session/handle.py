@@ -1,0 +1,145 @@
+"""What users hold: a session by name, whichever incarnation it is in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Unpack, final
+
+import trio
+
+from .._messages import ResultMessage
+from .._options import Overrides
+from .inbox import Inbox, Status
+from .turn import ResponseStream, Turn
+
+
+@final
+class SessionHandle:
+    """A session, from the outside; it stays good across restarts.
+
+    Got from a supervisor or by name, never made by hand. Two handles of one session are the same
+    object. All methods belong to the run that the session is in; elsewhere they raise
+    :class:`UsageError`.
+    """
+
+    __slots__ = ("__weakref__", "_inbox")
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __repr__(self) -> str:
+        return f"<SessionHandle {self._inbox.called!r} {self.status}>"
+
+    @property
+    def name(self) -> Hashable | None:
+        """The session's name, or None."""
+        return self._inbox.name
+
+    @property
+    def id(self) -> Hashable:
+        """The session's id with its supervisor."""
+        return self._inbox.id
+
+    @property
+    def status(self) -> Status:
+        """``"starting"``, ``"running"``, ``"restarting"`` or ``"stopped"``."""
+        return self._inbox.status
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation's id; None before the first turn that succeeded and after ``clear``."""
+        return self._inbox.session_id
+
+    def is_alive(self) -> bool:
+        """Whether the session runs. One that is being started or restarted does not."""
+        return self.status == "running"
+
+    async def query(self, prompt: str, **overrides: Unpack[Overrides]) -> ResultMessage:
+        """Ask, and wait for the whole answer.
+
+        Blocks while earlier callers are served, and while the session is being restarted. If
+        cancelled, the turn is ended at its source, and the conversation is as it was before.
+
+        Args:
+          prompt: what to ask; text that is not empty.
+          overrides: options that hold for this turn only.
+
+        Raises:
+          ConfigurationError: the prompt or an option is not valid.
+          SessionBusy: more than ``max_queue`` callers would wait.
+          QueryError: the turn failed; the session goes on.
+          SessionCrashed, SessionRestarted, SessionTerminated: the session went away.
+          UsageError: called from inside this session's own turn, or from another run.
+        """
+        async with self.stream(prompt, **overrides) as events:
+            async for event in events:
+                if isinstance(event, ResultMessage):
+                    return event
+        raise AssertionError("a stream ends with a result or raises")
+
+    def stream(
+        self, prompt: str, **overrides: Unpack[Overrides]
+    ) -> AbstractAsyncContextManager[ResponseStream]:
+        """Ask, and receive the answer's events as they come.
+
+        Entering the block waits until the session has taken the question; leaving it before the
+        stream's end ends the turn at its source, waits until that is done, and leaves the
+        conversation as it was before. Arguments and errors are those of :meth:`query`; what the
+        turn fails of is raised from the stream.
+        """
+        return self._stream(self._inbox.new_turn(prompt, overrides))
+
+    @asynccontextmanager
+    async def _stream(self, turn: Turn) -> AsyncIterator[ResponseStream]:
+        self._inbox.check_room(turn)
+        await self._inbox.put(turn)
+        stream = ResponseStream(turn)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+
+    async def clear(self) -> None:
+        """Forget the conversation. Waits in line like a question.
+
+        If cancelled while it waits in line, nothing happens.
+
+        Raises:
+          SessionCrashed, SessionRestarted, SessionTerminated: the session went away.
+          UsageError: called from inside this session's own turn, or from another run.
+        """
+        self._inbox.check_call(waits=True)
+        await self._inbox.clear()
+
+    async def interrupt(self) -> None:
+        """End the turn in flight: its caller gets :class:`Interrupted`, the session lives.
+
+        Waits until the turn is off the session; those who wait in line are served next. Without
+        a turn in flight nothing happens. If cancelled, the turn still ends.
+        """
+        self._inbox.check_call(waits=False)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        turn = self._inbox.turn
+        if turn is not None:
+            turn.interrupt()
+            if not self._inbox.is_inside():
+                await turn.wait_ended()
+                return
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def stop(self) -> None:
+        """Ask the session to finish normally, and wait until this incarnation has ended.
+
+        The turn in flight is answered first. A transient session then stays down, and those who
+        wait in line get :class:`SessionTerminated`; a permanent one is started again, by OTP's
+        rules. If cancelled, the session still finishes.
+        """
+        self._inbox.check_call(waits=False)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        incarnation = self._inbox.incarnation
+        if incarnation is not None:
+            incarnation.finish()
+            if not self._inbox.is_inside():
+                await incarnation.ended.wait()
+        await trio.lowlevel.cancel_shielded_checkpoint()

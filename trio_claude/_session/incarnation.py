@@ -1,0 +1,92 @@
+"""One life of a child: from its start to its end, and why it ended.
+
+Why a child ended is what was *meant*, stored before the cancellation, never what its cancel scope
+says afterwards: a child may have turned the cancellation into an error, or into a return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias
+
+import trio
+
+from .context import lives
+
+Intent: TypeAlias = Literal["restart", "terminate"]
+
+
+class Incarnation:
+    """One life of a child of a supervisor."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.started_at: float | None = None
+        """When it was ready, on Trio's clock."""
+        self.settled = trio.Event()
+        """Set once it is ready, or has ended without ever being so."""
+        self.ended = trio.Event()
+        self.intent: Intent | None = None
+        """What it is being stopped for; None while nobody stops it."""
+        self.error: Exception | None = None
+        """What it ended with; None for a normal end."""
+        self.fatal: BaseException | None = None
+        """What no supervisor may answer with a restart, such as KeyboardInterrupt."""
+        self.finish: Callable[[], None] = _nothing_to_ask
+        """Asks it to finish what it does and to end normally; never blocks."""
+        self._fault: Exception | None = None
+        # Shielded: when the supervisor's surroundings are cancelled, it is the supervisor that
+        # stops its children, one after the other, in its order.
+        self._scope = trio.CancelScope(shield=True)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it got up."""
+        return self.started_at is not None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has cut it off."""
+        return self._scope.cancel_called
+
+    @property
+    def fault(self) -> Exception | None:
+        """What :meth:`crash` was called with."""
+        return self._fault
+
+    def set_ready(self) -> None:
+        """Called by the child once it is up."""
+        self.started_at = trio.current_time()
+        self.settled.set()
+
+    def stop(self, intent: Intent) -> None:
+        """Cancel it, for this reason."""
+        if self.intent is None:
+            self.intent = intent
+        self._scope.cancel(reason=f"session stopped ({self.intent})")
+
+    def crash(self, fault: Exception) -> None:
+        """Let it end as if ``fault`` had been raised inside."""
+        if self._fault is None and not self.ended.is_set():
+            self._fault = fault
+            self._scope.cancel(reason="session crashed")
+
+    async def run(self, main: Callable[[Incarnation], Awaitable[None]]) -> None:
+        """Live. Raises nothing: what ``main`` ends with is in ``error`` or ``fatal``."""
+        lives.set((*lives.get(), self))
+        try:
+            # The scope is inside of the try: what it lets out has its own cancellation stripped.
+            with self._scope:
+                await main(self)
+        except Exception as exc:
+            self.error = exc
+        except BaseException as exc:
+            self.fatal = exc
+        if self._fault is not None:
+            self.error = self._fault
+        self.ended.set()
+        self.settled.set()
+
+
+def _nothing_to_ask() -> None:
+    """What a child that has not come far enough to be asked does when asked to finish."""

@@ -1,0 +1,82 @@
+"""The work of one incarnation of a session: turns from the inbox, one at a time."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from .._backends.base import Connection, Conversation
+from .._errors import SessionCrashed, SessionRestarted, SessionTerminated, TrioClaudeError
+from .inbox import Inbox
+from .incarnation import Incarnation
+from .turn import Clear, Request, Turn
+
+
+@attrs.frozen
+class Session:
+    """One incarnation's work: a conversation, and the turns that are taken from the inbox."""
+
+    inbox: Inbox
+    incarnation: Incarnation
+    connection: Connection
+
+    async def run(self) -> None:
+        """Serve turns until asked to finish. Ready once the first conversation is open.
+
+        Raises:
+          Exception: what the conversation could not be opened for, or what it crashed of.
+        """
+        clear: Clear | None = None
+        with self.inbox.line() as line:
+            # Closing the end that is waited on wakes the task, and takes nothing from the line.
+            self.incarnation.finish = line.close
+            while True:
+                try:
+                    async with self.connection.open(self.inbox.options) as conversation:
+                        self.inbox.session_id = None
+                        if clear is None:
+                            self.incarnation.set_ready()
+                        else:
+                            clear.end(None)
+                        clear = await self._serve(line, conversation)
+                except BaseException as exc:
+                    if clear is not None:
+                        clear.end(self._lost(exc))
+                    raise
+                if clear is None:
+                    return
+
+    async def _serve(
+        self, line: trio.MemoryReceiveChannel[Request], conversation: Conversation
+    ) -> Clear | None:
+        """Answer until somebody wants the conversation forgotten (that request), or the session
+        is to finish (None)."""
+        while True:
+            try:
+                request = await line.receive()
+            except trio.ClosedResourceError:
+                return None
+            if not isinstance(request, Turn):
+                assert isinstance(request, Clear)
+                return request
+            self.inbox.turn = request
+            try:
+                await request.serve(conversation, self.inbox.options, self._lost)
+                if request.result is not None:
+                    self.inbox.session_id = request.result.session_id
+            finally:
+                self.inbox.turn = None
+
+    def _lost(self, cause: BaseException) -> TrioClaudeError:
+        """What the request in flight gets when this incarnation ends in the middle of it."""
+        name = self.inbox.called
+        incarnation = self.incarnation
+        if incarnation.fault is not None:
+            cause = incarnation.fault
+        elif incarnation.cancelled or not isinstance(cause, Exception):
+            if incarnation.intent == "restart":
+                return SessionRestarted(f"session {name!r} was restarted in this turn", name=name)
+            return SessionTerminated(f"session {name!r} was stopped in this turn", name=name)
+        error = SessionCrashed(f"session {name!r} crashed in this turn: {cause!r}", name=name)
+        error.__cause__ = cause
+        return error

@@ -1,0 +1,207 @@
+"""One child's place in its supervisor: what it is, what becomes of it, its incarnations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
+from typing import ClassVar
+
+import trio
+
+from .._backends.messages_api import MessagesBackend
+from .._errors import ConfigurationError
+from .._options import BackendLike, SessionOptions, SessionSpec, session_options
+from .._session.handle import SessionHandle
+from .._session.inbox import Inbox, Status
+from .._session.incarnation import Incarnation
+from .._session.session import Session
+from .connections import Connections, Shared
+from .names import register_session, unregister_session
+from .spec import SupervisorSpec
+
+
+class Retry:
+    """That a child is to be started again: now, or when its delay is over."""
+
+    def __init__(self, followers: Sequence[Child]) -> None:
+        self.followers = followers
+        """Who of its group waits for its start, in start order."""
+        self.delay = trio.CancelScope()
+        """What a task that waits for the delay to pass is cancelled by."""
+
+
+class Child(ABC):
+    """One child's place: it stays while incarnations come and go."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, spec: SessionSpec | SupervisorSpec, id: Hashable) -> None:  # noqa: A002
+        self.spec = spec
+        self.id = id
+        self.number = 0
+        """Which incarnation it is in, or was in last."""
+        self.incarnation: Incarnation | None = None
+        """The one that is up, or has ended without the supervisor having seen to it."""
+        self.restarts = 0
+        """How often it was started again, automatically or on request."""
+        self.consecutive = 0
+        """How many automatic restarts it has needed in a row, for the backoff."""
+        self.last_error: Exception | None = None
+        self.retry: Retry | None = None
+
+    @property
+    def called(self) -> Hashable:
+        """How it is called in messages and events."""
+        return self.id if self.spec.name is None else self.spec.name
+
+    def begin(self) -> Incarnation:
+        """Take what it needs to live, and make the next incarnation.
+
+        Raises:
+          SessionExists: its name is taken.
+          ConfigurationError: an option is not valid.
+          SupervisorError: a registry raised.
+        """
+        self.number += 1
+        self._open()
+        self.incarnation = Incarnation(self.number)
+        return self.incarnation
+
+    def cancel_retry(self) -> Sequence[Child]:
+        """Don't start it again by itself; gives those that waited for it."""
+        retry, self.retry = self.retry, None
+        if retry is None:
+            return ()
+        retry.delay.cancel(reason="restart called off")
+        return retry.followers
+
+    @property
+    @abstractmethod
+    def status(self) -> Status:
+        """Where it stands, as users see it."""
+
+    @abstractmethod
+    def set_status(self, status: Status) -> None:
+        """Say where it stands."""
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    async def main(self, incarnation: Incarnation) -> None:
+        """What an incarnation does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what :meth:`begin` took, and let nobody wait. May be called again.
+
+        Raises:
+          SupervisorError: a registry raised; all else was done.
+        """
+
+    def forget(self) -> None:
+        """As :meth:`close`, for ever."""
+        self.close()
+
+
+class SessionChild(Child):
+    """A session: its inbox and handle, its name, its share of a connection."""
+
+    kind = "session"
+    def __init__(
+        self,
+        spec: SessionSpec,
+        id: Hashable,  # noqa: A002
+        defaults: Sequence[SessionOptions],
+        connections: Connections,
+    ) -> None:
+        super().__init__(spec, id)
+        self._options_given = spec
+        self._backend = _backend(spec)
+        self._defaults = defaults
+        self._connections = connections
+        self._shared: Shared | None = None
+        self._named = False
+        self.inbox = Inbox(spec.name, id, self._options())
+        self.handle = SessionHandle(self.inbox)
+
+    def _options(self) -> SessionOptions:
+        return session_options(self._options_given, *self._defaults)
+
+    @property
+    def status(self) -> Status:
+        return self.inbox.status
+
+    def set_status(self, status: Status) -> None:
+        self.inbox.status = status
+
+    def _open(self) -> None:
+        self.inbox.open()
+        self.inbox.options = self._options()
+        if self.spec.name is not None and not self._named:
+            register_session(self.spec.name, self.handle)
+            self._named = True
+        if self._shared is None or self._shared.failed:
+            self._shared = self._connections.use(self._backend)
+
+    def begin(self) -> Incarnation:
+        self.inbox.incarnation = super().begin()
+        return self.inbox.incarnation
+
+    async def main(self, incarnation: Incarnation) -> None:
+        assert self._shared is not None
+        await Session(self.inbox, incarnation, await self._shared.connection()).run()
+
+    def close(self) -> None:
+        self.inbox.close()
+        if self._named:
+            self._named = False
+            unregister_session(self.spec.name)
+
+    def forget(self) -> None:
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._connections.leave(shared)
+        super().forget()
+
+
+class SupervisorChild(Child):
+    """A supervisor below this one."""
+
+    kind = "supervisor"
+    def __init__(
+        self,
+        spec: SupervisorSpec,
+        id: Hashable,  # noqa: A002
+        main: Callable[[SupervisorSpec, Incarnation], Awaitable[None]],
+    ) -> None:
+        super().__init__(spec, id)
+        self._status: Status = "starting"
+        self._main = partial(main, spec)
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def set_status(self, status: Status) -> None:
+        self._status = status
+
+    def _open(self) -> None:
+        """Its name is taken by the supervisor that runs in it."""
+
+    async def main(self, incarnation: Incarnation) -> None:
+        await self._main(incarnation)
+
+    def close(self) -> None:
+        """Nobody waits for it, and its name is gone with the supervisor in it."""
+
+
+def _backend(spec: SessionSpec) -> BackendLike:
+    if spec.backend is None or spec.backend == "messages":
+        return MessagesBackend()
+    if isinstance(spec.backend, str):
+        raise ConfigurationError(
+            "backend='cli' is not in this version yet; use 'messages' or a Backend of your own"
+        )
+    return spec.backend

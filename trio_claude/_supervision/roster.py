@@ -1,0 +1,358 @@
+"""The children of one supervisor: started, stopped and started again by OTP's rules.
+
+Every method here that waits is called by the control's task only, one at a time, so that between
+two of them nothing changes but by a child that ends. Numbers such as "1.6" are the sections of
+OTP's behaviour in docs/otp.md. Beyond OTP:
+
+* A start can be called off while it is waited for: by whoever wants to stop that child.
+* Nobody waits for ever for a child that will not come: if a group's start has stopped at a child
+  that is then terminated, those behind it are started.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from .._errors import SessionExists, SessionNotFound, SessionTerminated, SupervisorError, TooManySessions
+from .._session.inbox import Status
+from .._session.incarnation import Incarnation, Intent
+from .child import Child, Retry
+from .events import (
+    RestartScheduled,
+    SessionEvent,
+    SessionExited,
+    SessionReady,
+    SessionStarting,
+    SessionStopped,
+    SupervisorEvent,
+    logger,
+)
+from .policy import RestartIntensity, is_restarted, restart_group, shuts_down
+from .spec import SupervisorSpec
+
+# How long a child that was cancelled may take before the log says so, again and again.
+_STUBBORN_SECONDS = 10.0
+
+
+class Boss(Protocol):
+    """What the children's ends may come to: the whole supervisor."""
+
+    def post(self, message: Callable[[], Awaitable[None]]) -> None: ...
+    def emit(self, event: SupervisorEvent) -> None: ...
+    def shut_down(self) -> None: ...
+    def give_up(self, child: Child) -> None: ...
+    def fail(self, failure: SupervisorError, cause: BaseException | None) -> None: ...
+    def fail_fatally(self, cause: BaseException) -> None: ...
+
+
+class CalledOff(SessionTerminated):
+    """A start ended because somebody stopped the child meanwhile."""
+
+
+class Roster:
+    """The children, in start order, and what is done with them."""
+
+    def __init__(self, spec: SupervisorSpec, nursery: trio.Nursery, boss: Boss) -> None:
+        self.children: dict[Hashable, Child] = {}
+        self._counts: Counter[tuple[str, Status]] = Counter()
+        self.intensity = RestartIntensity(spec.max_restarts, spec.max_seconds)
+        self.restarts = 0
+        """How many automatic restarts succeeded so far."""
+        self._spec = spec
+        self._nursery = nursery
+        self._boss = boss
+
+    # ---- on request -----------------------------------------------------------------------------
+
+    async def start(self, child: Child, abandoned: Callable[[], bool]) -> None:
+        """Add a child, and wait until it is ready. A failure leaves no trace of it."""
+        if child.id in self.children:
+            raise SessionExists(f"this supervisor has a session with the id {child.id!r}")
+        limit = self._spec.max_sessions
+        if limit is not None and len(self.children) - self.count(status="stopped") >= limit:
+            raise TooManySessions(f"this supervisor has {limit} sessions, its max_sessions")
+        self._add(child)
+        error = await self._start(child)
+        if error is None and abandoned():
+            await self._stop(child, "terminate", 0.0)
+            error = self._called_off(child)
+        if error is not None:
+            self._close(child, for_ever=True)
+            raise error
+
+    async def terminate(self, child: Child) -> None:
+        """Stop a child and forget it (1.10: terminate and delete in one step)."""
+        if self.children.get(child.id) is not child:
+            raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
+        followers = child.cancel_retry()
+        await self._stop(child, "terminate", child.spec.shutdown)
+        error = self._close(child, for_ever=True)
+        await self._start_group(followers)
+        if error is not None:
+            raise error
+
+    async def restart(self, child: Child) -> None:
+        """Stop a child, if it is up, and start it; counts for nothing (1.4)."""
+        if self.children.get(child.id) is not child:
+            raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
+        followers = child.cancel_retry()
+        self._mark_restarting(child)
+        await self._stop(child, "restart", child.spec.shutdown)
+        child.consecutive = 0
+        error = await self._start(child)
+        if error is None:
+            child.restarts += 1
+        elif not isinstance(error, CalledOff):  # else somebody else is about to deal with it
+            self._close(child)
+        await self._start_group(followers)
+        if error is not None:
+            raise error
+
+    def call_off(self, child: Child) -> None:
+        """Make a start that is under way fail at once; a call that deals with the child follows."""
+        if child.incarnation is not None and not child.incarnation.settled.is_set():
+            child.incarnation.stop("terminate")
+
+    # ---- starting -------------------------------------------------------------------------------
+
+    async def start_first(self, children: Sequence[Child]) -> Exception | None:
+        """Start the first children in order (1.2); gives what the first failure was."""
+        for child in children:
+            self._add(child)
+            error = await self._start(child)
+            if error is not None and not isinstance(error, CalledOff):
+                self._close(child, for_ever=True)
+                return error
+        return None
+
+    async def _start(self, child: Child) -> Exception | None:
+        """Start the next incarnation, and wait until it is ready; gives what that failed of."""
+        if child.status == "stopped":
+            self._mark(child, "starting")
+        try:
+            incarnation = child.begin()
+        except Exception as exc:
+            return self._start_failed(child, exc)
+        self._report(SessionStarting, child)
+        self._nursery.start_soon(self._live, child, incarnation)
+        await incarnation.settled.wait()
+        if incarnation.ready:
+            self._mark(child, "running")
+            self._report(SessionReady, child)
+            return None
+        child.incarnation = None
+        if incarnation.intent is not None:
+            return self._called_off(child)
+        return self._start_failed(
+            child,
+            incarnation.error
+            or SessionTerminated(f"{child.called!r} ended before it was ready", name=child.called),
+        )
+
+    def _start_failed(self, child: Child, error: Exception) -> Exception:
+        child.last_error = error
+        error.add_note(f"while the supervisor was starting {child.called!r}")
+        self._report(SessionExited, child, cause=error, uptime=None)
+        return error
+
+    async def _live(self, child: Child, incarnation: Incarnation) -> None:
+        """The task of one incarnation; reports its end."""
+        await incarnation.run(child.main)
+        if incarnation.fatal is not None:
+            self._boss.fail_fatally(incarnation.fatal)
+        self._boss.post(partial(self._exited, child, incarnation))
+
+    async def _start_group(self, group: Sequence[Child]) -> None:
+        """Start those of a group that are not up, in order, up to the first that fails (1.6)."""
+        for place, child in enumerate(group):
+            if self.children.get(child.id) is not child or child.incarnation is not None:
+                continue
+            child.cancel_retry()
+            error = await self._start(child)
+            if error is None:
+                child.restarts += 1
+                self.restarts += 1
+            elif not isinstance(error, CalledOff):
+                # Through the mailbox, so that calls and exits are seen to before the next try.
+                self._mark(child, "restarting")
+                retry = child.retry = Retry(group[place + 1 :])
+                self._boss.post(partial(self._try_again, child, retry))
+                return
+
+    # ---- ends and restarts ----------------------------------------------------------------------
+
+    async def _exited(self, child: Child, incarnation: Incarnation) -> None:
+        """A child has ended by itself (1.3), unless it was stopped, or never got up."""
+        if child.incarnation is not incarnation or not incarnation.ready:
+            return
+        self._report_exit(child, incarnation)
+        if is_restarted(child.spec.restart, crashed=incarnation.error is not None):
+            await self._restart(child)
+            return
+        failure = self._close(child, for_ever=child.spec.restart == "temporary")
+        if failure is not None:
+            self._boss.fail(failure, failure.__cause__)
+        if child.spec.significant and shuts_down(
+            self._spec.auto_shutdown,
+            any(other.spec.significant and other.status != "stopped"
+                for other in self.children.values()),
+        ):
+            self._boss.shut_down()
+
+    def _report_exit(self, child: Child, incarnation: Incarnation) -> None:
+        assert incarnation.started_at is not None
+        uptime = trio.current_time() - incarnation.started_at
+        child.incarnation = None
+        child.last_error = incarnation.error
+        if self._spec.backoff is not None and uptime >= self._spec.backoff.reset_after:
+            child.consecutive = 0
+        self._report(SessionExited, child, cause=incarnation.error, uptime=uptime)
+
+    async def _try_again(self, child: Child, retry: Retry) -> None:
+        """A start has failed before: that is one more restart (1.6), unless somebody has dealt
+        with the child meanwhile."""
+        if child.retry is retry:
+            await self._restart(child)
+
+    async def _restart(self, child: Child) -> None:
+        """Start a child again, and whoever has to be with it, if the window allows (1.4, 1.5)."""
+        child.consecutive += 1
+        backoff = self._spec.backoff
+        in_time = self.intensity.record(trio.current_time())
+        if not in_time or (backoff is not None and backoff.exhausted(child.consecutive)):
+            self._boss.give_up(child)
+            return
+        self._mark_restarting(child)
+        group = restart_group(self._spec.strategy, list(self.children.values()), child)
+        delay = 0.0
+        if backoff is not None:
+            delay = max(
+                backoff.delay(member.consecutive, random.random())  # noqa: S311 - no secret
+                for member in group
+                if member.consecutive
+            )
+        self._report(RestartScheduled, child, delay=delay)
+        for member in reversed(group):
+            member.cancel_retry()
+            if member is not child:
+                await self._stop(member, "restart", member.spec.shutdown)
+                if member.spec.restart == "temporary":
+                    self._close(member, for_ever=True)
+                else:
+                    self._mark_restarting(member)
+        if delay == 0:
+            await self._start_group(group)
+        else:
+            retry = child.retry = Retry([member for member in group if member is not child])
+            self._nursery.start_soon(self._later, child, retry, delay)
+
+    async def _later(self, child: Child, retry: Retry, delay: float) -> None:
+        with retry.delay:
+            await trio.sleep(delay)
+            self._boss.post(partial(self._due, child, retry))
+
+    async def _due(self, child: Child, retry: Retry) -> None:
+        """A restart's delay is over."""
+        if child.retry is retry:
+            await self._start_group([child, *retry.followers])
+
+    # ---- stopping -------------------------------------------------------------------------------
+
+    async def _stop(self, child: Child, intent: Intent, grace: float) -> None:
+        """Ask a child to finish, cut it off when its grace is over, and wait for its end (1.7)."""
+        incarnation = child.incarnation
+        if incarnation is None:
+            return
+        if incarnation.ended.is_set() and incarnation.intent is None:
+            # It went down by itself just before: that end counts as this stop.
+            self._report_exit(child, incarnation)
+            return
+        incarnation.intent = incarnation.intent or intent
+        if incarnation.ready:
+            incarnation.finish()
+            with trio.move_on_after(grace):
+                await incarnation.ended.wait()
+        if not incarnation.ended.is_set():
+            incarnation.stop(intent)
+            await self._wait_ended(child, incarnation)
+        child.incarnation = None
+        self._report(SessionStopped, child, cause=incarnation.error)
+
+    async def _wait_ended(self, child: Child, incarnation: Incarnation) -> None:
+        """Nothing kills a task: wait as long as it takes, and say so."""
+        while not incarnation.ended.is_set():
+            with trio.move_on_after(_STUBBORN_SECONDS) as patience:
+                await incarnation.ended.wait()
+            if patience.cancelled_caught:
+                logger.warning(
+                    "session %r was cancelled and has not ended in %g seconds: something in it "
+                    "blocks, or swallows the cancellation",
+                    child.called,
+                    _STUBBORN_SECONDS,
+                )
+
+    async def stop_all(self, *, graceful: bool) -> None:
+        """Stop and forget all children in reverse order. Goes on where it was interrupted."""
+        for child in reversed(list(self.children.values())):
+            child.cancel_retry()
+            await self._stop(child, "terminate", child.spec.shutdown if graceful else 0.0)
+            failure = self._close(child, for_ever=True)
+            if failure is not None:
+                self._boss.fail(failure, failure.__cause__)
+
+    # ---- bookkeeping ----------------------------------------------------------------------------
+
+    def _report(self, kind: type[SessionEvent], child: Child, **details: object) -> None:
+        self._boss.emit(
+            kind(
+                supervisor=self._spec.name,
+                time=trio.current_time(),
+                session=child.called,
+                incarnation=child.number,
+                **details,
+            )
+        )
+
+    def _called_off(self, child: Child) -> CalledOff:
+        return CalledOff(
+            f"{child.called!r} was stopped while it was being started", name=child.called
+        )
+
+    def count(self, kind: str | None = None, status: Status | None = None) -> int:
+        """How many children are of this kind and in this state; costs the same for any number."""
+        return sum(
+            number
+            for (one_kind, one_status), number in self._counts.items()
+            if kind in (None, one_kind) and status in (None, one_status)
+        )
+
+    def _add(self, child: Child) -> None:
+        self.children[child.id] = child
+        self._counts[child.kind, child.status] += 1
+
+    def _mark(self, child: Child, status: Status) -> None:
+        self._counts[child.kind, child.status] -= 1
+        self._counts[child.kind, status] += 1
+        child.set_status(status)
+
+    def _mark_restarting(self, child: Child) -> None:
+        if child.status != "stopped":  # nobody waits for one that is
+            self._mark(child, "restarting")
+
+    def _close(self, child: Child, *, for_ever: bool = False) -> SupervisorError | None:
+        """Free its name and turn its callers away; gives what a registry failed of."""
+        self._mark(child, "stopped")
+        if for_ever:
+            del self.children[child.id]
+            self._counts[child.kind, "stopped"] -= 1
+        try:
+            (child.forget if for_ever else child.close)()
+        except SupervisorError as exc:
+            return exc
+        return None
