@@ -49,6 +49,8 @@ class Child(ABC):
         """How many automatic restarts it has needed in a row, for the backoff."""
         self.last_error: Exception | None = None
         self.retry: Retry | None = None
+        self.calls_waiting = 0
+        """How many calls to terminate or restart it the control has yet to serve."""
 
     @property
     def called(self) -> Hashable:

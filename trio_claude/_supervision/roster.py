@@ -83,22 +83,24 @@ class Roster:
             await self._stop(child, "terminate", 0.0)
             error = self._called_off(child)
         if error is not None:
-            self._close(child, for_ever=True)
+            self._close_unasked(child, for_ever=True)
             raise error
 
     async def terminate(self, child: Child) -> None:
         """Stop a child and forget it (1.10: terminate and delete in one step)."""
+        child.calls_waiting -= 1
         if self.children.get(child.id) is not child:
-            raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
+            return  # it is gone already: its end, or another call, came first
         followers = child.cancel_retry()
         await self._stop(child, "terminate", child.spec.shutdown)
-        error = self._close(child, for_ever=True)
-        await self._start_group(followers)
-        if error is not None:
-            raise error
+        try:
+            self._close(child, for_ever=True)
+        finally:
+            await self._start_group(followers)
 
     async def restart(self, child: Child) -> None:
         """Stop a child, if it is up, and start it; counts for nothing (1.4)."""
+        child.calls_waiting -= 1
         if self.children.get(child.id) is not child:
             raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
         followers = child.cancel_retry()
@@ -109,13 +111,25 @@ class Roster:
         if error is None:
             child.restarts += 1
         elif not isinstance(error, CalledOff):  # else somebody else is about to deal with it
-            self._close(child)
+            self._close_unasked(child)
         await self._start_group(followers)
         if error is not None:
             raise error
 
     def call_off(self, child: Child) -> None:
-        """Make a start that is under way fail at once; a call that deals with the child follows."""
+        """Let a start that is under way fail at once, and every one until the call is served that
+        comes with this: to terminate or to restart the child."""
+        child.calls_waiting += 1
+        self._cut_start(child)
+
+    def take_back(self, child: Child) -> None:
+        """Undo a start whose caller was cancelled, whether it is under way or just done."""
+        self._cut_start(child)
+        if child.status == "running" and self.children.get(child.id) is child:
+            child.calls_waiting += 1
+            self._boss.post(partial(self.terminate, child))
+
+    def _cut_start(self, child: Child) -> None:
         if child.incarnation is not None and not child.incarnation.settled.is_set():
             child.incarnation.stop("terminate")
 
@@ -127,12 +141,14 @@ class Roster:
             self._add(child)
             error = await self._start(child)
             if error is not None and not isinstance(error, CalledOff):
-                self._close(child, for_ever=True)
+                self._close_unasked(child, for_ever=True)
                 return error
         return None
 
     async def _start(self, child: Child) -> Exception | None:
         """Start the next incarnation, and wait until it is ready; gives what that failed of."""
+        if child.calls_waiting:
+            return self._called_off(child)
         if child.status == "stopped":
             self._mark(child, "starting")
         try:
@@ -195,9 +211,7 @@ class Roster:
         if is_restarted(child.spec.restart, crashed=incarnation.error is not None):
             await self._restart(child)
             return
-        failure = self._close(child, for_ever=child.spec.restart == "temporary")
-        if failure is not None:
-            self._boss.fail(failure, failure.__cause__)
+        self._close_unasked(child, for_ever=child.spec.restart == "temporary")
         if child.spec.significant and shuts_down(
             self._spec.auto_shutdown,
             any(other.spec.significant and other.status != "stopped"
@@ -243,7 +257,7 @@ class Roster:
             if member is not child:
                 await self._stop(member, "restart", member.spec.shutdown)
                 if member.spec.restart == "temporary":
-                    self._close(member, for_ever=True)
+                    self._close_unasked(member, for_ever=True)
                 else:
                     self._mark_restarting(member)
         if delay == 0:
@@ -271,7 +285,9 @@ class Roster:
             return
         if incarnation.ended.is_set() and incarnation.intent is None:
             # It went down by itself just before: that end counts as this stop.
-            self._report_exit(child, incarnation)
+            child.incarnation = None
+            if incarnation.ready:
+                self._report_exit(child, incarnation)
             return
         incarnation.intent = incarnation.intent or intent
         if incarnation.ready:
@@ -302,9 +318,7 @@ class Roster:
         for child in reversed(list(self.children.values())):
             child.cancel_retry()
             await self._stop(child, "terminate", child.spec.shutdown if graceful else 0.0)
-            failure = self._close(child, for_ever=True)
-            if failure is not None:
-                self._boss.fail(failure, failure.__cause__)
+            self._close_unasked(child, for_ever=True)
 
     # ---- bookkeeping ----------------------------------------------------------------------------
 
@@ -345,14 +359,23 @@ class Roster:
         if child.status != "stopped":  # nobody waits for one that is
             self._mark(child, "restarting")
 
-    def _close(self, child: Child, *, for_ever: bool = False) -> SupervisorError | None:
-        """Free its name and turn its callers away; gives what a registry failed of."""
+    def _close(self, child: Child, *, for_ever: bool = False) -> None:
+        """Free its name, and turn its callers away.
+
+        Raises:
+          SupervisorError: a registry raised; all is done but for what the registry holds.
+        """
         self._mark(child, "stopped")
         if for_ever:
             del self.children[child.id]
             self._counts[child.kind, "stopped"] -= 1
+            child.forget()
+        else:
+            child.close()
+
+    def _close_unasked(self, child: Child, *, for_ever: bool = False) -> None:
+        """As :meth:`_close`, where nobody is there to be told that a registry raised."""
         try:
-            (child.forget if for_ever else child.close)()
+            self._close(child, for_ever=for_ever)
         except SupervisorError as exc:
-            return exc
-        return None
+            self._boss.fail(exc, exc.__cause__)

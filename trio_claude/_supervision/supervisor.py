@@ -80,7 +80,7 @@ class Supervisor:
         roster = self._control.roster
         await self._control.call(
             lambda call: roster.start(child, lambda: call.abandoned),
-            abandon=lambda: roster.call_off(child),
+            abandon=lambda: roster.take_back(child),
         )
         return child.handle
 
