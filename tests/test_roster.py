@@ -305,15 +305,39 @@ async def test_a_restart_that_hangs_can_be_called_off(autojump_clock: MockClock)
             with pytest.raises(SessionTerminated, match="while it was being started"):
                 await supervisor.restart_session("a")
 
-        async def restart_too() -> None:
-            with pytest.raises(SessionNotFound, match="ended meanwhile"):
-                await supervisor.restart_session("a")
-
         nursery.start_soon(restart)
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(supervisor.terminate_session, "a")
         nursery.start_soon(supervisor.terminate_session, "a")
-        nursery.start_soon(restart_too)
+
+
+async def test_calls_for_one_session_are_served_in_their_order(autojump_clock: MockClock) -> None:
+    """A restart behind a terminate finds nothing, and so does a second terminate: that is fine."""
+    backend = ScriptedBackend(lambda turn: [3.0, "done"])
+    specs = [spec("a", backend), spec("b", backend)]
+    async with open_supervisor(specs) as supervisor, trio.open_nursery() as nursery:
+
+        async def restart_too_late() -> None:
+            with pytest.raises(SessionNotFound, match="'a' has ended meanwhile"):
+                await supervisor.restart_session("a")
+
+        async def restart_called_off() -> None:
+            with pytest.raises(SessionTerminated, match="while it was being started"):
+                await supervisor.restart_session("a")
+
+        nursery.start_soon(trio_claude.query, "b", "work")
+        await trio.testing.wait_all_tasks_blocked()
+        for call in (
+            lambda: supervisor.restart_session("b"),  # keeps the supervisor busy meanwhile
+            restart_called_off,
+            lambda: supervisor.terminate_session("a"),
+            lambda: supervisor.terminate_session("a"),
+            restart_too_late,
+        ):
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(5)
+        assert ["b"] == [info.name for info in supervisor.list_sessions()]
 
 
 async def test_the_end_of_a_session_is_absorbed_by_its_stop(autojump_clock: MockClock) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 import attrs
 
@@ -96,12 +96,12 @@ class SessionOptions:
             self.__attrs_init__(**options)
 
     api_key: str | None = attrs.field(
-        default=None, repr=False, validator=checked(is_token, "printable text", secret=True)
+        default=None, repr=False, validator=checked(is_token, "printable ASCII text", secret=True)
     )
     """The API key. Else ``ANTHROPIC_API_KEY``."""
 
     auth_token: str | None = attrs.field(
-        default=None, repr=False, validator=checked(is_token, "printable text", secret=True)
+        default=None, repr=False, validator=checked(is_token, "printable ASCII text", secret=True)
     )
     """A bearer token, instead of a key. Else ``ANTHROPIC_AUTH_TOKEN``."""
 
@@ -272,7 +272,7 @@ _CREDENTIALS = ("api_key", "auth_token")
 _application = SessionOptions()
 
 
-def configure(**options: Any) -> None:
+def configure(**options: Unpack[Overrides]) -> None:
     """Replace the application's options; without any, clear them.
 
     They hold for every session of the process that starts afterwards, below what its supervisor

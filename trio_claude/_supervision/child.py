@@ -140,7 +140,8 @@ class SessionChild(Child):
 
     def _open(self) -> None:
         self.inbox.open()
-        self.inbox.options = self._options()
+        if self.number > 1:  # what the application or the environment says may have changed
+            self.inbox.options = self._options()
         if self.spec.name is not None and not self._named:
             register_session(self.spec.name, self.handle)
             self._named = True

@@ -6,7 +6,8 @@ those of ``supervisor.erl``; its manual is https://www.erlang.org/doc/apps/stdli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 import attrs
@@ -35,7 +36,7 @@ def is_restarted(restart: RestartType, crashed: bool) -> bool:
 
 
 def restart_group(
-    strategy: Strategy, children: Sequence[_Child], failed: _Child
+    strategy: Strategy, children: Collection[_Child], failed: _Child
 ) -> Sequence[_Child]:
     """Who is started again when ``failed`` is: in start order; they are stopped in reverse.
 
@@ -47,7 +48,8 @@ def restart_group(
         case "one_for_all":
             return list(children)
         case "rest_for_one":
-            return children[children.index(failed) :]
+            in_order = list(children)
+            return in_order[in_order.index(failed) :]
 
 
 def shuts_down(auto_shutdown: AutoShutdown, others_active: bool) -> bool:
@@ -87,20 +89,26 @@ class RestartIntensity:
             "a finite number of seconds above 0",
         ),
     )
-    recent: tuple[float, ...] = attrs.field(default=(), init=False)
-    """The times of the entries that still counted at the last one, oldest first."""
+    _times: deque[float] = attrs.field(factory=deque, init=False)
 
     def record(self, now: float) -> bool:
         """Enter a restart at the time ``now``; False if that is one too many.
 
         One too many is entered too, and not to be done. Times must not go backwards.
         """
-        self.recent = (*self.within(now), now)
-        return len(self.recent) <= self.max_restarts
+        while self._times and self._times[0] < now - self.max_seconds:
+            self._times.popleft()
+        self._times.append(now)
+        return len(self._times) <= self.max_restarts
+
+    @property
+    def recent(self) -> tuple[float, ...]:
+        """The entries that counted at the time of the last one, oldest first."""
+        return tuple(self._times)
 
     def within(self, now: float) -> tuple[float, ...]:
         """The entries that count at the time ``now``, oldest first."""
-        return tuple(then for then in self.recent if then >= now - self.max_seconds)
+        return tuple(then for then in self._times if then >= now - self.max_seconds)
 
 
 @attrs.frozen
@@ -157,9 +165,11 @@ class Backoff:
         Args:
           chance: from 0 to 1, where 0.5 is no jitter.
         """
-        # The power overflows long after the maximum is reached.
-        growth = self.factor ** min(consecutive - 1, 64)
-        return min(self.maximum, self.initial * growth) * (1 + self.jitter * (2 * chance - 1))
+        try:
+            delay = min(self.maximum, self.initial * self.factor ** (consecutive - 1))
+        except OverflowError:  # long past the maximum, unless there is nothing to grow
+            delay = self.maximum if self.initial else 0.0
+        return delay * (1 + self.jitter * (2 * chance - 1))
 
     def exhausted(self, consecutive: int) -> bool:
         """Whether restart number ``consecutive`` in a row is one too many."""

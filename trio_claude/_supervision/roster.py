@@ -243,7 +243,7 @@ class Roster:
             self._boss.give_up(child)
             return
         self._mark_restarting(child)
-        group = restart_group(self._spec.strategy, list(self.children.values()), child)
+        group = restart_group(self._spec.strategy, self.children.values(), child)
         delay = 0.0
         if backoff is not None:
             delay = max(
