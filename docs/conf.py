@@ -1,7 +1,17 @@
 """How Sphinx builds these docs: `nox -s docs`."""
 
 import builtins
+import re
+import sys
 from importlib.metadata import version as _version_of
+from typing import Any, get_args
+
+import attrs
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+import trio_claude
+import trio_claude.testing
 
 project = "trio-claude"
 author = "The trio-claude authors"
@@ -18,7 +28,7 @@ exclude_patterns = ["_build", "changelog.d", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -29,9 +39,90 @@ napoleon_numpy_docstring = False
 # what is named in full, or is built in, is taken as it is. Our own names are all checked.
 nitpick_ignore_regex = [
     ("py:.*", r"(trio|httpx|attrs?|hypercorn|hypothesis|pytest)\..*"),
-    ("py:.*", r"(collections|contextlib|typing|types|datetime|logging|os|pathlib)\..*"),
+    ("py:.*", r"(abc|collections|contextlib|typing|types|datetime|logging|os|pathlib)\..*"),
     ("py:.*", "|".join(dir(builtins))),
+    # Imported for type checkers only, so that autodoc sees no more than the name.
+    ("py:class", "AbstractAsyncContextManager"),
+    ("py:class", r"trio_claude\.streams\._[ABC]"),  # type variables
 ]
 
 html_theme = "furo"
 html_title = "trio-claude"
+
+# Private types in public signatures, and what users read there instead.
+SHOWN_AS = {
+    ": ~typing.Unpack[~trio_claude._options.Overrides]": "",
+    "~trio_claude._options.BackendLike": "~trio_claude.Backend",
+    **{
+        " | ".join(f"~trio_claude.{kind.__name__}" for kind in get_args(union)): name
+        for union, name in (
+            (trio_claude.Event, "~trio_claude.Event"),
+            (trio_claude.ContentBlock, "~trio_claude.ContentBlock"),
+        )
+    },
+}
+
+
+def setup(app: Sphinx) -> None:
+    """Help autodoc where the package, or an extension, is not what it expects."""
+    find_what_is_private()
+    app.connect("autodoc-process-signature", process_signature)
+    app.connect("autodoc-process-bases", process_bases)
+    # Napoleon takes "Where it is: a path" under an attribute for a type and a description.
+    kept: dict[str, list[str]] = {}
+
+    def before_napoleon(_app: Any, what: str, name: str, *rest: Any) -> None:
+        if what in ("attribute", "property"):
+            kept[name] = list(rest[-1])
+
+    def after_napoleon(_app: Any, _what: str, name: str, *rest: Any) -> None:
+        if name in kept:
+            rest[-1][:] = kept.pop(name)
+
+    app.connect("autodoc-process-docstring", before_napoleon, priority=400)
+    app.connect("autodoc-process-docstring", after_napoleon, priority=600)
+
+
+def find_what_is_private() -> None:
+    """Lead autodoc to the docstrings and the types of attributes.
+
+    It looks for them in the module that a class says it is from. Public classes name the module
+    that they are imported from, and are written in private ones.
+    """
+    vars(trio_claude)["BackendLike"] = trio_claude.Backend
+    private_modules = [name for name in sys.modules if name.startswith("trio_claude._")]
+    for public in ("trio_claude", "trio_claude.testing"):
+        analyzer = ModuleAnalyzer.for_module(public)
+        analyzer.analyze()
+        for name in private_modules:
+            for key, value in vars(sys.modules[name]).items():
+                vars(sys.modules[public]).setdefault(key, value)
+            private = ModuleAnalyzer.for_module(name)
+            private.analyze()
+            analyzer.attr_docs |= private.attr_docs
+            analyzer.tagorder |= private.tagorder
+
+
+def process_signature(
+    _app: Any, _what: str, _name: str, obj: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str]:
+    """Show public types, the defaults of attrs' fields, and what ``async with`` gives."""
+    for private, public in SHOWN_AS.items():
+        signature = signature and signature.replace(private, public)
+        returns = returns and returns.replace(private, public)
+    if signature and attrs.has(obj):
+        signature = re.sub(
+            r"attr_dict\['(\w+)'\]\.default",
+            lambda field: repr(attrs.fields_dict(obj)[field[1]].default),
+            signature,
+        ).replace("= NOTHING", "= {}")
+    return signature, "" if options.get("async-with") else returns
+
+
+def process_bases(_app: Any, _name: str, _obj: Any, _options: Any, bases: list[Any]) -> None:
+    """Show of private bases what they are made from."""
+    bases[:] = [
+        shown
+        for base in bases
+        for shown in (base.__bases__ if getattr(base, "__name__", "").startswith("_") else [base])
+    ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
+import trio.testing
 
 import trio_claude
 from trio_claude import SessionExited, SessionSpec, SupervisorEvent
@@ -14,10 +15,10 @@ from trio_claude._supervision.events import SessionEvent
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
 
-def spec(name: object, backend: ScriptedBackend | None = None, **options: object) -> SessionSpec:
+def spec(name: Hashable, backend: ScriptedBackend | None = None, **options: object) -> SessionSpec:
     """A session in memory."""
     return SessionSpec(
-        name=name,  # type: ignore[arg-type]  # any hashable
+        name=name,
         backend=ScriptedBackend() if backend is None else backend,
         **options,  # type: ignore[arg-type]
     )
@@ -36,6 +37,7 @@ class Record:
     events: list[SupervisorEvent] = attrs.field(factory=list)
 
     def __call__(self, event: SupervisorEvent) -> None:
+        """Take an event."""
         self.events.append(event)
 
     def words(self, *kinds: str) -> list[str]:
@@ -91,6 +93,3 @@ async def nothing_left(*backends: ScriptedBackend) -> AsyncIterator[None]:
             trio_claude.get_session("no such name")
         except trio_claude.SessionNotFound as exc:
             assert str(exc).endswith("there are none")  # noqa: PT017 - its only word about names
-
-
-Responder = Callable[[ScriptedTurn], object]

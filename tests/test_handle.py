@@ -24,7 +24,6 @@ from trio_claude import (
     SessionHandle,
     SessionRestarted,
     SessionTerminated,
-    StreamInterrupted,
     SystemMessage,
     TextDelta,
     UsageError,
@@ -127,7 +126,7 @@ async def test_a_cancelled_waiter_leaves_no_trace(autojump_clock: MockClock) -> 
 async def test_a_turn_that_is_left_early_is_forgotten(way: str, autojump_clock: MockClock) -> None:
     """Cancelling query, or leaving stream, ends the turn; the conversation is as before."""
     backend = ScriptedBackend(
-        lambda turn: [*"I hear you", 10.0, "?"] if "Rust" in turn.prompt else None or _known(turn)
+        lambda turn: ["I hear you", 10.0, "?"] if "Rust" in turn.prompt else _known(turn)
     )
     async with nothing_left(backend), open_session(backend=backend) as session:
         await session.query(MINE)
@@ -177,7 +176,9 @@ async def test_the_stream_waits_for_its_reader(autojump_clock: MockClock) -> Non
 
 async def test_a_turn_longer_than_its_timeout_fails(autojump_clock: MockClock) -> None:
     """QueryTimeout at exactly `timeout` seconds, with what was there; the session lives on."""
-    backend = ScriptedBackend(lambda turn: ["Well, ", turn.prompt == "slow" and 1000.0 or 0.0, "x"])
+    backend = ScriptedBackend(
+        lambda turn: ["Well, ", 1000.0 if turn.prompt == "slow" else 0.0, "x"]
+    )
     async with open_session(backend=backend, timeout=20) as session:
         began = trio.current_time()
         with pytest.raises(QueryTimeout, match="20 seconds") as caught:
@@ -297,7 +298,9 @@ async def test_stop_lets_the_turn_finish(autojump_clock: MockClock) -> None:
         assert "finished" == str(await session.query("again"))
 
 
-async def test_waiting_turns_survive_the_crash_and_the_turn_in_flight_does_not(autojump_clock: MockClock) -> None:
+async def test_waiting_turns_survive_the_crash_and_the_turn_in_flight_does_not(
+    autojump_clock: MockClock,
+) -> None:
     """The one in flight gets SessionCrashed from the cause; those in line are answered later."""
 
     def answer(turn: ScriptedTurn) -> list[object] | str:
@@ -371,7 +374,9 @@ async def test_max_queue_turns_the_next_caller_away_at_once(autojump_clock: Mock
         assert 3 == len(backend.turns)
 
 
-async def test_without_a_queue_one_caller_after_the_other_is_fine(autojump_clock: MockClock) -> None:
+async def test_without_a_queue_one_caller_after_the_other_is_fine(
+    autojump_clock: MockClock,
+) -> None:
     """max_queue=0 refuses to wait, not to ask again as soon as there was an answer."""
     backend = ScriptedBackend(lambda turn: [1.0, "done"])
     async with open_session(backend=backend, max_queue=0) as session:
@@ -451,34 +456,7 @@ async def test_a_session_may_stop_itself_and_ask_another(autojump_clock: MockClo
     ) as supervisor:
         assert "b says hello" == str(await trio_claude.query("a", "Ask b"))
         await trio.testing.wait_all_tasks_blocked()
-        assert 1 == supervisor.get_session("a")._inbox.incarnation.number - 1  # type: ignore[union-attr]
-
-
-async def test_a_backend_that_never_says_result_is_no_success(autojump_clock: MockClock) -> None:
-    """The end of the events without a result is StreamInterrupted, with the part so far."""
-
-    class Silent(ScriptedBackend):
-        async def _steps(self, turn: ScriptedTurn) -> AsyncGenerator[str, None]:  # type: ignore[override]
-            yield "half"
-
-    backend = Silent()
-    async with open_session(backend=backend) as session:
-        conversation_type = trio_claude._backends.scripted._ScriptedConversation  # type: ignore[attr-defined]
-        original = conversation_type._events
-
-        async def cut(self: object, turn: ScriptedTurn) -> AsyncGenerator[object, None]:
-            async for event in original(self, turn):
-                if not isinstance(event, AssistantMessage | ResultMessage):
-                    yield event
-
-        conversation_type._events = cut
-        try:
-            with pytest.raises(StreamInterrupted, match="without a result") as caught:
-                await session.query("Hi")
-        finally:
-            conversation_type._events = original
-        assert caught.value.partial is not None
-        assert "half" == caught.value.partial.text
+        assert 2 == supervisor.list_sessions()[1].incarnation
 
 
 async def test_a_result_that_is_an_error_is_raised(autojump_clock: MockClock) -> None:
@@ -508,7 +486,9 @@ async def test_a_query_error_leaves_the_session_alone(autojump_clock: MockClock)
     assert (("1", "one"),) == backend.turns[-1].history
 
 
-async def test_clear_waits_in_line_and_is_withdrawn_when_cancelled(autojump_clock: MockClock) -> None:
+async def test_clear_waits_in_line_and_is_withdrawn_when_cancelled(
+    autojump_clock: MockClock,
+) -> None:
     """A clear that is cancelled in line forgets nothing."""
     backend = ScriptedBackend(lambda turn: [1.0, _known(turn)])
     async with open_session(backend=backend) as session, trio.open_nursery() as nursery:
@@ -521,7 +501,9 @@ async def test_clear_waits_in_line_and_is_withdrawn_when_cancelled(autojump_cloc
         assert "Python" in str(await session.query(WHICH))
 
 
-async def test_a_clear_that_cannot_begin_anew_crashes_the_session(autojump_clock: MockClock) -> None:
+async def test_a_clear_that_cannot_begin_anew_crashes_the_session(
+    autojump_clock: MockClock,
+) -> None:
     """If no new conversation can be opened, the caller of clear gets SessionCrashed."""
     opened = 0
 
@@ -599,7 +581,9 @@ async def test_handles_and_streams_say_what_they_are(autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("moment", range(40))
-async def test_a_query_cancelled_at_any_moment_is_remembered_or_cancelled(moment: int, autojump_clock: MockClock) -> None:
+async def test_a_query_cancelled_at_any_moment_is_remembered_or_cancelled(
+    moment: int, autojump_clock: MockClock
+) -> None:
     """A turn is in the history if and only if its caller got the result."""
     backend = ScriptedBackend(["some words", "more"])
     async with nothing_left(backend), open_session(backend=backend) as session:
@@ -619,3 +603,35 @@ async def test_a_query_cancelled_at_any_moment_is_remembered_or_cancelled(moment
 
         expected = (("first", "some words"),) if got else ()
         assert expected == backend.turns[-1].history
+
+
+async def test_a_cancelled_stop_still_stops(autojump_clock: MockClock) -> None:
+    """Who asked the session to finish needn't wait for it."""
+    backend = ScriptedBackend(lambda turn: [3.0, "done"])
+    async with (
+        nothing_left(backend),
+        open_supervisor([spec("a", backend, restart="temporary")]) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(trio_claude.query, "a", "work")
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1) as scope:
+            await supervisor.get_session("a").stop()
+        assert scope.cancelled_caught
+        await trio.sleep(5)
+        assert () == supervisor.list_sessions()
+
+
+async def test_a_cancelled_open_session_leaves_nothing(autojump_clock: MockClock) -> None:
+    """While it starts, and while it is open."""
+
+    async def slow(options: trio_claude.SessionOptions) -> None:
+        await trio.sleep(2)
+
+    backend = ScriptedBackend(on_open=slow)
+    for seconds in (1, 3):
+        async with nothing_left(backend):
+            with trio.move_on_after(seconds) as scope:
+                async with open_session(name="a", backend=backend):
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 import trio
@@ -74,13 +75,12 @@ async def test_the_body_s_exception_leaves_as_the_same_object() -> None:
     backend = ScriptedBackend()
     for error in (KeyError("mine"), ExceptionGroup("mine", [ValueError()]), KeyboardInterrupt()):
         async with nothing_left(backend):
-            try:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is compared below
                 async with open_supervisor(_three(backend)):
                     raise error
-            except BaseException as exc:
-                assert error is exc
-                assert exc.__cause__ is None
-                assert exc.__context__ is None
+            assert error is caught.value
+            assert caught.value.__cause__ is None
+            assert caught.value.__context__ is None
 
 
 async def test_leaving_waits_for_turns_within_their_grace(autojump_clock: MockClock) -> None:
@@ -157,6 +157,7 @@ async def test_a_cancellation_cuts_the_grace_short(autojump_clock: MockClock) ->
 
 async def test_cancelling_while_it_starts_leaves_nothing(autojump_clock: MockClock) -> None:
     """A start that hangs is called off by the scope around it."""
+
     async def never(options: trio_claude.SessionOptions) -> None:
         if options.model == "b":
             await trio.sleep_forever()
@@ -307,6 +308,7 @@ async def test_an_on_event_that_raises_fails_the_supervisor() -> None:
 
 async def test_an_on_event_that_raises_beside_the_body() -> None:
     """Both errors are in the cause, and neither is lost."""
+
     def complain(event: SupervisorEvent) -> None:
         if isinstance(event, SupervisorStopped):
             raise LookupError("first")
@@ -398,7 +400,7 @@ async def test_open_session_is_ended_by_a_crash() -> None:
 
 async def test_arguments_are_refused_by_the_call() -> None:
     """ConfigurationError comes from open_supervisor(...), before any block."""
-    for arguments in (
+    wrong: list[dict[str, Any]] = [
         {"strategy": "one_for_some"},
         {"max_restarts": -1},
         {"max_restarts": True},
@@ -410,9 +412,10 @@ async def test_arguments_are_refused_by_the_call() -> None:
         {"defaults": {"model": "opus"}},
         {"on_event": "print"},
         {"name": []},
-    ):
+    ]
+    for arguments in wrong:
         with pytest.raises(ConfigurationError, match=next(iter(arguments))):
-            open_supervisor(**arguments)  # type: ignore[arg-type]
+            open_supervisor(**arguments)
     with pytest.raises(ConfigurationError, match="did you mean 'model'"):
         open_session(modle="opus")  # type: ignore[call-arg]
 

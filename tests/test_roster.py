@@ -20,6 +20,7 @@ from trio_claude import (
     Supervisor,
     open_supervisor,
 )
+from trio_claude._supervision.policy import Strategy
 from trio_claude.testing import ScriptedBackend, crash
 
 from .support import Record, nothing_left, spec
@@ -62,11 +63,13 @@ async def _crash(supervisor: Supervisor, name: str) -> None:
         ("rest_for_one", "Stopped d, Stopped c, Ready b, Failed c, Ready c, Ready d"),
     ],
 )
-async def test_a_failed_start_in_a_group(strategy: str, moves: str) -> None:
+async def test_a_failed_start_in_a_group(strategy: Strategy, moves: str) -> None:
     """OTP 1.6: the sibling that fails to start is restarted by the strategy in its turn."""
     record, backend = Record(), Flaky()
     async with open_supervisor(
-        backend.specs("abcd"), strategy=strategy, on_event=record  # type: ignore[arg-type]
+        backend.specs("abcd"),
+        strategy=strategy,
+        on_event=record,
     ) as supervisor:
         record.moves()
         backend.failing = {"c": 1}
@@ -276,9 +279,7 @@ async def test_an_automatic_start_that_hangs_can_be_called_off(autojump_clock: M
     async with open_supervisor(backend.specs("ab"), strategy="one_for_all") as supervisor:
         backend.hanging = {"a"}
         await _crash(supervisor, "b")
-        assert ["restarting", "restarting"] == [
-            info.status for info in supervisor.list_sessions()
-        ]
+        assert ["restarting", "restarting"] == [info.status for info in supervisor.list_sessions()]
         backend.hanging = set()
         await supervisor.restart_session("a")
         await trio.testing.wait_all_tasks_blocked()
@@ -380,9 +381,12 @@ async def test_a_crash_before_the_first_checkpoint_starves_nobody() -> None:
 async def test_restarted_means_restarted_by_the_group_too(autojump_clock: MockClock) -> None:
     """The caller of a sibling's turn gets SessionRestarted when the group is restarted."""
     backend = ScriptedBackend(lambda turn: [1000.0])
-    async with open_supervisor(
-        [spec("a", backend), spec("b", shutdown=1)], strategy="one_for_all"
-    ) as supervisor, trio.open_nursery() as nursery:
+    async with (
+        open_supervisor(
+            [spec("a", backend), spec("b", shutdown=1)], strategy="one_for_all"
+        ) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
 
         async def ask() -> None:
             with pytest.raises(SessionRestarted):
@@ -393,3 +397,48 @@ async def test_restarted_means_restarted_by_the_group_too(autojump_clock: MockCl
         await trio.testing.wait_all_tasks_blocked()
         await crash(supervisor.get_session("b"))
         await trio.sleep_forever()
+
+
+async def test_a_delay_that_ends_too_late_starts_nothing(autojump_clock: MockClock) -> None:
+    """A session that is terminated before its delayed start is served stays away."""
+    backend = ScriptedBackend(lambda turn: [3.0, "done"])
+    specs = [spec("a", backend), spec("b", backend)]
+    async with (
+        open_supervisor(specs, backoff=Backoff(2, 2, jitter=0)) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        await _crash(supervisor, "b")
+        nursery.start_soon(trio_claude.query, "a", "work")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(supervisor.restart_session, "a")  # busy for 3 seconds
+        await trio.sleep(1)
+        nursery.start_soon(supervisor.terminate_session, "b")
+        await trio.sleep(10)
+        assert ["a"] == [info.name for info in supervisor.list_sessions()]
+
+
+async def test_a_retry_is_overtaken_by_the_restart_of_its_group(autojump_clock: MockClock) -> None:
+    """If the group is restarted before the retry is served, that retry is not one more."""
+    record, backend = Record(), Flaky()
+    opened = backend._start
+
+    async def slowly(options: SessionOptions) -> None:
+        if options.model == "b":
+            await trio.sleep(1)
+        await opened(options)
+
+    backend._on_open = slowly
+    async with open_supervisor(
+        backend.specs("abc"), strategy="rest_for_one", max_seconds=100, on_event=record
+    ) as supervisor:
+        record.moves()
+        backend.failing = {"c": 1}
+        await _crash(supervisor, "b")
+        await _crash(supervisor, "a")  # while b is being started, before c fails
+        await trio.sleep(10)
+
+        assert [
+            *["Stopped c", "Ready b", "Failed c"],
+            *["Stopped b", "Ready a", "Ready b", "Ready c"],
+        ] == record.moves()
+        assert 2 == supervisor.statistics().recent_restarts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -82,9 +84,10 @@ async def test_unknown_ids_are_refused_with_what_there_is() -> None:
                 await call("c")
         with pytest.raises(SessionNotFound):
             supervisor.get_session("c")
-        for bad in ([], None):
+        bad_ids: list[Any] = [[], None]
+        for bad in bad_ids:
             with pytest.raises(ConfigurationError, match="hashable"):
-                supervisor.get_session(bad)  # type: ignore[arg-type]
+                supervisor.get_session(bad)
 
 
 async def test_what_start_session_takes() -> None:
@@ -100,6 +103,7 @@ async def test_what_start_session_takes() -> None:
 
 async def test_max_sessions_is_a_limit_of_those_not_stopped() -> None:
     """One more is TooManySessions; a failed start gives its place back; a stopped one has none."""
+
     def on_open(options: trio_claude.SessionOptions) -> None:
         if options.model == "broken":
             raise OSError("broken")
@@ -260,6 +264,7 @@ async def test_a_call_while_the_block_is_left_is_refused(autojump_clock: MockClo
 
 async def test_a_cancelled_start_session_starts_nothing(autojump_clock: MockClock) -> None:
     """In the mailbox, while it hangs: the session is not there, and its name is free."""
+
     async def slow(options: trio_claude.SessionOptions) -> None:
         if options.model == "slow":
             await trio.sleep(10)
@@ -323,6 +328,7 @@ async def test_a_cancelled_terminate_and_restart_still_happen(autojump_clock: Mo
 
 async def test_a_start_that_hangs_can_be_called_off(autojump_clock: MockClock) -> None:
     """terminate_session ends a hanging start, and whoever waits for it is told."""
+
     async def never(options: trio_claude.SessionOptions) -> None:
         await trio.sleep_forever()
 
@@ -365,6 +371,7 @@ async def test_a_session_cannot_terminate_or_restart_itself() -> None:
 
 async def test_a_session_that_starts_cannot_call_its_supervisor() -> None:
     """The supervisor waits for the start, so the call would wait for ever: it is refused."""
+
     async def on_open(options: trio_claude.SessionOptions) -> None:
         await trio_claude.get_supervisor("group").start_session(spec("helper"))
 

@@ -4,8 +4,11 @@ Begin with :func:`open_supervisor`, :class:`SessionSpec`, :func:`query` and :fun
 """
 
 from . import streams as streams
-
-from ._backends.base import Backend as Backend, Connection as Connection, Conversation as Conversation
+from ._backends.base import (
+    Backend as Backend,
+    Connection as Connection,
+    Conversation as Conversation,
+)
 from ._backends.messages_api import MessagesBackend as MessagesBackend
 from ._errors import (
     APIConnectionError as APIConnectionError,

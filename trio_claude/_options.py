@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 import attrs
@@ -35,6 +33,10 @@ from ._validation import (
     refuse_unknown,
     show_options,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
 RestartType: TypeAlias = Literal["permanent", "transient", "temporary"]
 
@@ -90,7 +92,7 @@ class SessionOptions:
 
     if not TYPE_CHECKING:
 
-        def __init__(self, **options):
+        def __init__(self, **options: Any) -> None:
             # Written by hand, so that a typo is a ConfigurationError with a hint.
             refuse_unknown(type(self), options)
             self.__attrs_init__(**options)
@@ -208,7 +210,7 @@ class SessionSpec(SessionOptions):
 
     if not TYPE_CHECKING:
 
-        def __init__(self, **options):
+        def __init__(self, **options: Any) -> None:
             refuse_unknown(type(self), options)
             self.__attrs_init__(**options)
 
@@ -281,7 +283,7 @@ def configure(**options: Unpack[Overrides]) -> None:
     Raises:
       ConfigurationError: an option is unknown or invalid; nothing was changed.
     """
-    global _application  # noqa: PLW0603 - see above
+    global _application
     _application = SessionOptions(**options)
 
 

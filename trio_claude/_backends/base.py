@@ -11,7 +11,8 @@ What a session relies on (:func:`trio_claude.testing.check_backend` shows it of 
 
 * A turn's channel gives the events in order and a :class:`~trio_claude.ResultMessage` last. A
   turn that fails raises: a :class:`~trio_claude.QueryError` where the conversation is fine
-  afterwards, anything else where it is not, and the session crashes of it.
+  afterwards, a :class:`~trio_claude.ConfigurationError` where the call's options cannot be
+  honoured; anything else where the conversation is broken, and the session crashes of it.
 * The turn belongs to the conversation's memory only if its block is left without an exception
   and after the result was received. That is decided last: no checkpoint after it.
 * Leaving the block early, or by cancellation, ends the turn at its source, and leaves the

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -24,9 +24,11 @@ from .._messages import (
     TextDelta,
     Usage,
 )
-from .._options import SessionOptions
 from .._responder import answer as answer_from_conversation
 from .base import Backend, Connection, Conversation
+
+if TYPE_CHECKING:
+    from .._options import SessionOptions
 
 Step: TypeAlias = str | float | BaseException | Event
 Answer: TypeAlias = str | BaseException | Iterable[Step]
@@ -179,9 +181,7 @@ class _ScriptedConversation(Conversation):
                     if isinstance(step, ResultMessage):
                         return
         usage = Usage(input_tokens=len(turn.prompt.split()), output_tokens=len(text.split()))
-        yield AssistantMessage(
-            (TextBlock(text),), model=model, stop_reason="end_turn", usage=usage
-        )
+        yield AssistantMessage((TextBlock(text),), model=model, stop_reason="end_turn", usage=usage)
         milliseconds = round((trio.current_time() - began) * 1000)
         yield ResultMessage(
             text,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Unpack, final
+from typing import TYPE_CHECKING, Unpack, final
 
 import trio
 
 from .._messages import ResultMessage
-from .._options import Overrides
-from .inbox import Inbox, Status
 from .turn import ResponseStream, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable
+
+    from .._options import Overrides
+    from .inbox import Inbox, Status
 
 
 @final

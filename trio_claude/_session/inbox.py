@@ -8,16 +8,19 @@ no incarnation is there. A buffer would take questions off their callers' hands,
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
 from .._errors import ConfigurationError, SessionBusy, SessionTerminated, UsageError
 from .._options import SessionOptions
 from .context import current_run, lives, require_run
-from .incarnation import Incarnation
 from .turn import Clear, Request, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from .incarnation import Incarnation
 
 Status: TypeAlias = Literal["starting", "running", "restarting", "stopped"]
 

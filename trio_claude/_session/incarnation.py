@@ -6,12 +6,14 @@ says afterwards: a child may have turned the cancellation into an error, or into
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
 from .context import lives
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 Intent: TypeAlias = Literal["restart", "terminate"]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 import trio
 
-from .._backends.base import Connection, Conversation
 from .._errors import SessionCrashed, SessionRestarted, SessionTerminated, TrioClaudeError
-from .inbox import Inbox
-from .incarnation import Incarnation
 from .turn import Clear, Request, Turn
+
+if TYPE_CHECKING:
+    from .._backends.base import Connection, Conversation
+    from .inbox import Inbox
+    from .incarnation import Incarnation
 
 
 @attrs.frozen

@@ -15,13 +15,12 @@ before 1 has it nowhere, and one that got there can't be cancelled any more befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from .._backends.base import Conversation
 from .._errors import (
+    ConfigurationError,
     Interrupted,
     QueryError,
     QueryTimeout,
@@ -31,6 +30,11 @@ from .._errors import (
 )
 from .._messages import AssistantMessage, Event, ResultMessage, partial_message
 from .._options import SessionOptions, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._backends.base import Conversation
 
 
 class Request:
@@ -117,15 +121,15 @@ class Turn(Request):
           Exception: what the session crashes of.
         """
         options = self.options(session)
-        error: QueryError | None = None
+        error: QueryError | ConfigurationError | None = None
         try:
             # The deadline is the turn's, not the caller's: a caller's own scope ends the turn too.
             assert options.timeout is not None
             self._scope.deadline = trio.current_time() + options.timeout
             with self._scope:
                 await self._answer(conversation, options)
-        except QueryError as exc:
-            error = exc
+        except (QueryError, ConfigurationError) as exc:
+            error = exc  # the caller's alone: this turn failed, or its options did
         except BaseException as exc:
             self.end(lost(exc))
             raise
@@ -133,11 +137,12 @@ class Turn(Request):
             self.end(None)
             return
         error = self._failure(options, error)
-        if error.partial is None:
+        if isinstance(error, QueryError) and error.partial is None:
             error.partial = partial_message(self._seen)
         self.end(error)
 
     async def _answer(self, conversation: Conversation, options: SessionOptions) -> None:
+        whole = False
         async with conversation.turn(self.prompt, options) as events:
             async for event in events:
                 if isinstance(event, AssistantMessage):
@@ -157,9 +162,12 @@ class Turn(Request):
                 raise StreamInterrupted("the answer ended without a result")
             # The last moment to take it back: see the top of this file.
             await trio.lowlevel.checkpoint_if_cancelled()
-        self._complete = True
+            whole = True
+        self._complete = whole  # also where a backend's block swallows what is raised in it
 
-    def _failure(self, options: SessionOptions, error: QueryError | None) -> QueryError:
+    def _failure(
+        self, options: SessionOptions, error: QueryError | ConfigurationError | None
+    ) -> QueryError | ConfigurationError:
         """What the turn ended with: what was meant first, then what happened."""
         failure: QueryError
         if self._intent is not None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from contextlib import AbstractAsyncContextManager
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from .._messages import ResultMessage
-from .._options import Overrides
 from .._session.handle import SessionHandle
-from .._session.turn import ResponseStream
 from .names import get_session
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from contextlib import AbstractAsyncContextManager
+
+    from .._messages import ResultMessage
+    from .._options import Overrides
+    from .._session.turn import ResponseStream
 
 
 async def query(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
@@ -16,9 +15,13 @@ from .._session.handle import SessionHandle
 from .._session.inbox import Inbox, Status
 from .._session.incarnation import Incarnation
 from .._session.session import Session
-from .connections import Connections, Shared
 from .names import register_session, unregister_session
-from .spec import SupervisorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from .connections import Connections, Shared
+    from .spec import SupervisorSpec
 
 
 class Retry:
@@ -111,6 +114,7 @@ class SessionChild(Child):
     """A session: its inbox and handle, its name, its share of a connection."""
 
     kind = "session"
+
     def __init__(
         self,
         spec: SessionSpec,
@@ -173,6 +177,7 @@ class SupervisorChild(Child):
     """A supervisor below this one."""
 
     kind = "supervisor"
+
     def __init__(
         self,
         spec: SupervisorSpec,

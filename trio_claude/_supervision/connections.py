@@ -7,14 +7,17 @@ opened when a first session needs it, and closed when no child is left that does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._backends.base import Connection
-from .._options import BackendLike
 from .._validation import is_hashable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from .._backends.base import Connection
+    from .._options import BackendLike
 
 
 class Shared:

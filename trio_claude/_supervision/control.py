@@ -14,6 +14,8 @@ reverse order: each with its grace, unless the surroundings were cancelled, then
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
+
 import trio
 
 from .._errors import (
@@ -24,12 +26,15 @@ from .._errors import (
     SupervisorError,
 )
 from .._validation import is_hashable
-from .child import Child
 from .connections import Connections
 from .events import IntensityExceeded, SupervisorEvent, SupervisorStarted, SupervisorStopped
 from .names import there_are
 from .roster import Roster
-from .spec import SupervisorSpec
+
+if TYPE_CHECKING:
+    from .child import Child
+    from .spec import SupervisorSpec
+
 
 class Control:
     """One supervisor: its children, its mailbox, and how it ends."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 logger = logging.getLogger("trio_claude")
 

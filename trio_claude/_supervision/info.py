@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import attrs
 
-from .._options import RestartType
-from .._session.handle import SessionHandle
-from .._session.inbox import Status
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from .._options import RestartType
+    from .._session.handle import SessionHandle
+    from .._session.inbox import Status
 
 
 @attrs.frozen(kw_only=True)

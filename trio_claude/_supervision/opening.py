@@ -8,25 +8,28 @@ no task in it raises anything but Cancelled, so that no scope of ours is ever ca
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import attrs
 import trio
 
 from .._errors import RestartIntensityExceeded
 from .._options import BackendLike, Overrides, SessionOptions, SessionSpec
-from .._session.handle import SessionHandle
-from .._session.incarnation import Incarnation
 from .child import Child, SessionChild, SupervisorChild
 from .control import Control
 from .events import SupervisorEvent, log_event
 from .names import register_supervisor, unregister_supervisor
-from .policy import AutoShutdown, Backoff, Strategy
 from .spec import SupervisorSpec
 from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+
+    from .._session.handle import SessionHandle
+    from .._session.incarnation import Incarnation
+    from .policy import AutoShutdown, Backoff, Strategy
 
 
 def open_supervisor(
@@ -146,9 +149,7 @@ def open_session(
       Exception: whatever its start failed of, as it was raised.
     """
     return _open_session(
-        SessionSpec(
-            name=name, backend=backend, shutdown=shutdown, restart="temporary", **options
-        )
+        SessionSpec(name=name, backend=backend, shutdown=shutdown, restart="temporary", **options)
     )
 
 
@@ -182,9 +183,7 @@ async def _open(
                 children: list[Child] = [
                     make_session(child)
                     if isinstance(child, SessionSpec)
-                    else SupervisorChild(
-                        child, _id(child), partial(_run_below, defaults, on_event)
-                    )
+                    else SupervisorChild(child, _id(child), partial(_run_below, defaults, on_event))
                     for child in spec.specs
                 ]
                 if spec.name is not None:

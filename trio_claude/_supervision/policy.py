@@ -7,13 +7,16 @@ those of ``supervisor.erl``; its manual is https://www.erlang.org/doc/apps/stdli
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import attrs
 
-from .._options import RestartType
 from .._validation import checked, is_count, is_number, is_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .._options import RestartType
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
@@ -31,8 +34,7 @@ def is_restarted(restart: RestartType, crashed: bool) -> bool:
             return True  # after a normal end too, and that counts as well
         case "transient":
             return crashed
-        case "temporary":
-            return False
+    return False
 
 
 def restart_group(
@@ -47,9 +49,8 @@ def restart_group(
             return [failed]
         case "one_for_all":
             return list(children)
-        case "rest_for_one":
-            in_order = list(children)
-            return in_order[in_order.index(failed) :]
+    in_order = list(children)
+    return in_order[in_order.index(failed) :]
 
 
 def shuts_down(auto_shutdown: AutoShutdown, others_active: bool) -> bool:
@@ -63,8 +64,7 @@ def shuts_down(auto_shutdown: AutoShutdown, others_active: bool) -> bool:
             return False
         case "any_significant":
             return True
-        case "all_significant":
-            return not others_active
+    return not others_active
 
 
 @attrs.define

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from .._errors import SessionExists, SessionNotFound, SessionTerminated, SupervisorError, TooManySessions
-from .._session.inbox import Status
-from .._session.incarnation import Incarnation, Intent
+from .._errors import (
+    SessionExists,
+    SessionNotFound,
+    SessionTerminated,
+    SupervisorError,
+    TooManySessions,
+)
 from .child import Child, Retry
 from .events import (
     RestartScheduled,
@@ -34,7 +37,13 @@ from .events import (
     logger,
 )
 from .policy import RestartIntensity, is_restarted, restart_group, shuts_down
-from .spec import SupervisorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from .._session.inbox import Status
+    from .._session.incarnation import Incarnation, Intent
+    from .spec import SupervisorSpec
 
 # How long a child that was cancelled may take before the log says so, again and again.
 _STUBBORN_SECONDS = 10.0
@@ -214,8 +223,10 @@ class Roster:
         self._close_unasked(child, for_ever=child.spec.restart == "temporary")
         if child.spec.significant and shuts_down(
             self._spec.auto_shutdown,
-            any(other.spec.significant and other.status != "stopped"
-                for other in self.children.values()),
+            any(
+                other.spec.significant and other.status != "stopped"
+                for other in self.children.values()
+            ),
         ):
             self._boss.shut_down()
 
@@ -247,7 +258,7 @@ class Roster:
         delay = 0.0
         if backoff is not None:
             delay = max(
-                backoff.delay(member.consecutive, random.random())  # noqa: S311 - no secret
+                backoff.delay(member.consecutive, random.random())
                 for member in group
                 if member.consecutive
             )

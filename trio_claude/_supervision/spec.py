@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -19,9 +19,11 @@ from .._validation import (
     refuse_unknown,
     show_options,
 )
-from .events import SupervisorEvent
 from .names import Via
 from .policy import AUTO_SHUTDOWNS, STRATEGIES, AutoShutdown, Backoff, RestartIntensity, Strategy
+
+if TYPE_CHECKING:
+    from .events import SupervisorEvent
 
 
 def _as_specs(specs: object) -> tuple[SessionSpec | SupervisorSpec, ...]:
@@ -46,7 +48,7 @@ class SupervisorSpec:
 
     if not TYPE_CHECKING:
 
-        def __init__(self, **options):
+        def __init__(self, **options: Any) -> None:
             refuse_unknown(type(self), options)
             self.__attrs_init__(**options)
 
@@ -134,8 +136,14 @@ class SupervisorSpec:
 
     def __attrs_post_init__(self) -> None:
         refuse_none(
-            self, "strategy", "max_restarts", "max_seconds", "auto_shutdown",
-            "restart", "shutdown", "significant",
+            self,
+            "strategy",
+            "max_restarts",
+            "max_seconds",
+            "auto_shutdown",
+            "restart",
+            "shutdown",
+            "significant",
         )
         RestartIntensity(self.max_restarts, self.max_seconds)  # refuses what is no window
         refuse_significant(self)

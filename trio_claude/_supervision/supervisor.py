@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 import trio
@@ -11,10 +10,14 @@ import trio
 from .._errors import ConfigurationError, SessionNotFound, UsageError
 from .._options import SessionSpec
 from .._session.context import current_run, lives, require_run
-from .._session.handle import SessionHandle
 from .child import Child, SessionChild
 from .control import Control, closed_error
 from .info import SessionInfo, SupervisorStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from .._session.handle import SessionHandle
 
 
 @final

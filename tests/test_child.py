@@ -1,0 +1,181 @@
+"""One child's place: what it takes and gives back, and what an incarnation runs on."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import trio_claude
+from trio_claude import (
+    ConfigurationError,
+    MessagesBackend,
+    SessionExists,
+    SessionOptions,
+    SessionSpec,
+    SupervisorSpec,
+    configure,
+    get_session,
+    open_supervisor,
+    whereis,
+)
+from trio_claude._supervision.child import Child, SessionChild, SupervisorChild
+from trio_claude._supervision.connections import Connections
+from trio_claude.testing import ScriptedBackend, crash
+
+from .support import nothing_left, spec
+
+
+async def test_the_backend_of_a_session() -> None:
+    """One of the user's own, or the Messages API by default and by name; sessions share that."""
+    async with trio.open_nursery() as nursery:
+        connections = Connections(nursery, lambda _: None)
+
+        def backend(spec: SessionSpec) -> object:
+            return SessionChild(spec, 1, (), connections)._backend
+
+        mine = ScriptedBackend()
+        assert backend(SessionSpec(backend=mine)) is mine
+        assert backend(SessionSpec()) == backend(SessionSpec(backend="messages"))
+        assert isinstance(backend(SessionSpec()), MessagesBackend)
+
+
+async def test_a_backend_that_is_not_there_yet() -> None:
+    """It is refused before anything is started, and the message says what there is."""
+    with pytest.raises(ConfigurationError, match="backend='cli' is not in this version yet"):
+        async with open_supervisor([SessionSpec(backend="cli")]):
+            raise AssertionError("it must not open")
+    async with open_supervisor() as supervisor:
+        with pytest.raises(ConfigurationError, match="use 'messages' or a Backend of your own"):
+            await supervisor.start_session(SessionSpec(backend="cli"))
+        assert supervisor.list_sessions() == ()
+
+
+async def test_how_a_child_is_called() -> None:
+    """By its name, else by its id; one that has neither by something unique."""
+    async with open_supervisor([spec("a", id=1), spec(None, id=2)]) as supervisor:
+        first = await supervisor.start_session(spec(None))
+        second = await supervisor.start_session(spec(None))
+
+        roster = supervisor._control.roster.children
+        assert [child.called for child in roster.values()][:2] == ["a", 2]
+        assert first.id != second.id
+        assert repr(first.id).startswith("unnamed-")
+        assert repr(first) == f"<SessionHandle {first.id!r} running>"
+        await supervisor.terminate_session(first.id)
+        assert supervisor.get_session(second.id) is second
+
+
+async def test_options_are_read_at_each_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart takes up what the application's options and the environment say by then."""
+    backend = ScriptedBackend()
+    try:
+        async with open_supervisor(
+            [spec("a", backend)], defaults=SessionOptions(max_tokens=7)
+        ) as supervisor:
+            await trio_claude.query("a", "hello")
+            configure(temperature=0.5, max_tokens=9)
+            monkeypatch.setenv("ANTHROPIC_MODEL", "opus")
+            await trio_claude.query("a", "hello")
+            await supervisor.restart_session("a")
+            await trio_claude.query("a", "hello")
+    finally:
+        configure()
+    assert [(t.options.model, t.options.temperature, t.options.max_tokens) for t in backend.turns] == [
+        ("sonnet", None, 7),
+        ("sonnet", None, 7),
+        ("opus", 0.5, 7),
+    ]
+
+
+async def test_the_nearest_defaults_win() -> None:
+    """A supervisor's own before those of the one above, the spec's before both."""
+    backend = ScriptedBackend()
+    below = SupervisorSpec(
+        specs=[spec("a", backend, max_tokens=1), spec("b", backend)],
+        defaults=SessionOptions(max_tokens=2, temperature=0.2),
+    )
+    above = SessionOptions(max_tokens=3, temperature=0.3, top_k=3)
+    async with open_supervisor([below, spec("c", backend)], defaults=above):
+        for name in "abc":
+            await trio_claude.query(name, "hello")
+    said = [(t.options.max_tokens, t.options.temperature, t.options.top_k) for t in backend.turns]
+    assert said == [(1, 0.2, 3), (2, 0.2, 3), (3, 0.3, 3)]
+
+
+async def test_an_option_that_became_invalid_fails_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The environment is read again for a restart: what is wrong with it is that restart's error."""
+    async with open_supervisor([spec("a")]) as supervisor:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "nonsense")
+        with pytest.raises(ConfigurationError, match="base_url must be an http:// or https://"):
+            await supervisor.restart_session("a")
+        assert supervisor.get_session("a").status == "stopped"
+
+        monkeypatch.delenv("ANTHROPIC_BASE_URL")
+        await supervisor.restart_session("a")
+        assert get_session("a").is_alive()
+
+
+async def test_each_life_has_its_number(autojump_clock: MockClock) -> None:
+    """Failed starts count as lives too: no two of them have the same number."""
+    fails = False
+
+    def opening(_: object) -> None:
+        if fails:
+            raise OSError("no")
+
+    backend = ScriptedBackend(on_open=opening)
+    async with open_supervisor([spec("a", backend)]) as supervisor:
+        numbers = [supervisor.list_sessions()[0].incarnation]
+        await crash(get_session("a"))
+        await wait_all_tasks_blocked()
+        numbers.append(supervisor.list_sessions()[0].incarnation)
+        fails = True
+        with pytest.raises(OSError, match="no"):
+            await supervisor.restart_session("a")
+        fails = False
+        await supervisor.restart_session("a")
+        numbers.append(supervisor.list_sessions()[0].incarnation)
+    assert numbers == [1, 2, 4]
+
+
+async def test_a_child_can_be_closed_twice() -> None:
+    """What it took is given back once."""
+    backend = ScriptedBackend()
+    async with nothing_left(backend), trio.open_nursery() as nursery:
+        child = SessionChild(spec("a", backend), "a", (), Connections(nursery, lambda _: None))
+        child.begin()
+        assert whereis("a") is child.handle
+        child.close()
+        assert whereis("a") is None
+        child.forget()
+        child.forget()
+
+
+async def test_a_child_that_could_not_begin_has_no_name() -> None:
+    """The name stays with whom it belongs to, also when the one that failed is forgotten."""
+    async with open_supervisor([spec("a")]), trio.open_nursery() as nursery:
+        handle = get_session("a")
+        child = SessionChild(spec("a"), "a", (), Connections(nursery, lambda _: None))
+        with pytest.raises(SessionExists):
+            child.begin()
+        child.forget()
+        assert get_session("a") is handle
+
+
+def test_a_supervisor_below_is_a_child_too() -> None:
+    """It has a status, and nothing to give back."""
+
+    async def main(*_: object) -> None:
+        raise AssertionError("it is not run here")
+
+    child: Child = SupervisorChild(SupervisorSpec(name="s"), "s", main)
+    assert (child.kind, child.called, child.status) == ("supervisor", "s", "starting")
+    child.set_status("running")
+    assert child.status == "running"
+    assert child.begin().number == 1
+    child.close()
+    child.forget()
+    assert child.cancel_retry() == ()

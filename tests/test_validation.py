@@ -1,0 +1,162 @@
+"""The checks that options and calls share: what each takes, and how each refuses."""
+
+import math
+from collections import UserDict
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_claude import ConfigurationError
+from trio_claude import _validation as v
+
+NAN = float("nan")
+INF = math.inf
+
+# Each check, what it takes, and what it doesn't.
+TABLE: list[tuple[Callable[[Any], bool], list[Any], list[Any]]] = [
+    (v.is_count, [0, 1, 10**30], [-1, True, False, 1.0, "1", None, INF]),
+    (lambda value: v.is_count(value, 2), [2, 3], [1, 0, -2, True]),
+    (v.is_number, [0, -1, 0.5, INF, -INF], [NAN, True, False, "1", None, 1j, [1]]),
+    (v.is_seconds, [0, 0.0, 0.25, 7, INF], [-1, -0.25, -INF, NAN, True, "1", None]),
+    (v.is_hashable, [None, "a", 0, (1, "a"), object()], [[], {}, ([],), set()]),
+    (
+        v.is_token,
+        ["k", "sk-ant_1.2/3+="],
+        ["", "k\n", "k\r\nx: y", "\t", "schl\u00fcssel", b"k", 1, None],
+    ),
+    (
+        v.is_url,
+        ["http://h", "https://h:1/p?q=1", "http://[::1]:80", "http://127.0.0.1:49152/"],
+        [
+            *["", "h", "h:80", "ftp://h", "http:h", "http://", "https:///", "http://h /"],
+            *["http://h\n", "HTTP", b"http://h", None, 80],
+        ],
+    ),
+    (v.is_text, ["", "text", "\n"], [None, b"", 1, ["a"]]),
+    (v.is_name, ["a", " a "], ["", " ", "\n", None, b"a", 1]),
+    (v.is_strings, [[], (), ["a"], ("a", "b")], ["a", [""], [1], ["a", None], {"a"}, None, 1]),
+    (v.is_mapping, [{}, {"a": 1}, UserDict({"a": []})], [{1: "a"}, [("a", 1)], "a", None]),
+    (
+        v.is_headers,
+        [{}, {"a": "b"}, {"anthropic-beta": ""}, UserDict(a="b")],
+        [{"": "b"}, {"a": 1}, {"a\n": "b"}, {"a": "b\r\nc: d"}, {"a": "\u00e4"}, {1: "b"}, "a: b"],
+    ),
+    (v.is_queue, [0, 5, INF], [-1, 1.5, -INF, NAN, True, "1", None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "valid"),
+    [
+        pytest.param(check, value, valid, id=f"{number}-{value!r}"[:40])
+        for number, (check, good, bad) in enumerate(TABLE)
+        for values, valid in ((good, True), (bad, False))
+        for value in values
+    ],
+)
+def test_each_check_takes_what_it_should(
+    check: Callable[[Any], bool], value: object, valid: bool
+) -> None:
+    """By table."""
+    assert check(value) is valid
+
+
+@given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()))
+def test_the_checks_of_numbers_agree(value: object) -> None:
+    """A count is a number, and a duration; infinite is a duration and a queue."""
+    if v.is_count(value):
+        assert v.is_number(value)
+        assert v.is_seconds(value)
+        assert v.is_queue(value)
+    if v.is_queue(value):
+        assert v.is_seconds(value)
+    if v.is_seconds(value):
+        assert v.is_number(value)
+
+
+@given(st.text())
+def test_a_token_fits_into_a_line(value: str) -> None:
+    """Nothing that could begin another line, or that is not in ASCII."""
+    if v.is_token(value):
+        assert value.splitlines() == [value]
+        assert value.encode("ascii")
+
+
+# ---- as validators ------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Options:
+    """Some options."""
+
+    colour: str | None = attrs.field(default=None, validator=v.checked(v.is_name, "a colour"))
+    secret: str | None = attrs.field(
+        default=None, repr=False, validator=v.checked(v.is_token, "a token", secret=True)
+    )
+    size: int = attrs.field(default=3, validator=v.checked(v.is_count, "a count"))
+    derived: int = attrs.field(default=1, init=False)
+    restart: str = "permanent"
+    significant: bool = False
+
+    def __repr__(self) -> str:
+        return v.show_options(self)
+
+
+def test_a_validator_refuses_by_name() -> None:
+    """And says what is valid, and what it got."""
+    with pytest.raises(ConfigurationError, match=r"^colour must be a colour, not 7$"):
+        Options(colour=7)  # type: ignore[arg-type]
+    assert Options(colour="red").colour == "red"
+    assert Options(colour=None).colour is None
+
+
+def test_a_validator_keeps_a_secret() -> None:
+    """Of a bad one it says only of which type it was."""
+    with pytest.raises(ConfigurationError, match=r"^secret must be a token, not a str$"):
+        Options(secret="hunter2\n")
+    with pytest.raises(ConfigurationError, match=r"^secret must be a token, not a bytes$"):
+        Options(secret=b"hunter2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("color", "did you mean 'colour'?"),
+        ("sizes", "did you mean 'size'?"),
+        ("xyz", "valid are: colour, secret, size, restart, significant"),
+        ("derived", "valid are: colour, secret, size, restart, significant"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_a_hint(name: str, hint: str) -> None:
+    """The closest one, or all; never one that can't be given."""
+    with pytest.raises(ConfigurationError) as caught:
+        v.refuse_unknown(Options, ["size", name, "other"])
+    assert str(caught.value) == f"Options has no option {name!r}: {hint}"
+    v.refuse_unknown(Options, ["size", "colour"])
+
+
+def test_options_show_what_is_set() -> None:
+    """What differs from its default; of a secret only that there is one."""
+    assert repr(Options()) == "Options()"
+    assert repr(Options(colour="red", size=3)) == "Options(colour='red')"
+    assert repr(Options(secret="hunter2", size=4)) == "Options(secret='***', size=4)"
+
+
+def test_none_is_refused_where_nothing_is_inherited() -> None:
+    """The first of the fields that is None."""
+    options = Options(size=None)  # type: ignore[arg-type]
+    v.refuse_none(options, "restart")
+    with pytest.raises(ConfigurationError, match=r"^size must not be None$"):
+        v.refuse_none(options, "restart", "size", "colour")
+
+
+def test_what_is_permanent_cannot_be_significant() -> None:
+    """It never ends for good."""
+    with pytest.raises(ConfigurationError, match=r"^Options\(significant=True\): what is perm"):
+        v.refuse_significant(Options(significant=True))
+    v.refuse_significant(Options(significant=True, restart="transient"))
+    v.refuse_significant(Options(significant=False))

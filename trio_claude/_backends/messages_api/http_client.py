@@ -1,0 +1,234 @@
+"""The HTTP client: the one module that knows httpx.
+
+Everything that goes wrong below comes out as one of our errors. Two things are not as a first look
+at httpx would have them:
+
+* Its pool loses a slot for ever when a request is cancelled that waits for one (httpcore issue
+  1093; seen on Trio). So nobody ever waits there: a limiter of our own, as large as the pool, is
+  held from before a request is sent until its response is closed.
+* A body is six async generators, one inside the other, and closing the outermost leaves the others
+  to the garbage collector. They are wound up by reading on in a scope that is cancelled: what has
+  already arrived is dropped, and the first wait for the socket ends them all, in order. What is
+  sent is a plain iterator, for the same reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, final
+
+import httpx
+import trio
+
+from ..._errors import APIConnectionError, APIError, ConfigurationError
+from ..._wire.api_errors import cut_short
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+# For closing a socket, which waits for nobody; a bound all the same.
+_CLOSE_SECONDS = 5.0
+
+# For the last bytes of an answer of which all is known: they come at once, or it is not worth it.
+_DRAIN_SECONDS = 0.5
+_DRAIN_SIZE = 64 * 1024
+
+# Idle ones, as the official client keeps; httpx closes them after 5 seconds in any case.
+_KEPT_CONNECTIONS = 100
+
+
+def url_host(url: str) -> str:
+    """The host of a URL, for messages: nothing of it is secret.
+
+    Raises:
+      ConfigurationError: it is no URL.
+    """
+    try:
+        parsed = httpx.URL(url)
+        if ":" not in parsed.host:
+            parsed.host.encode("idna")  # as the look-up will, outside of any error handling
+    except (httpx.InvalidURL, UnicodeError) as exc:
+        raise ConfigurationError(f"base_url is not a valid address: {exc}") from exc
+    return parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
+
+
+@final
+class Response:
+    """An answer whose body is being received. It holds a slot of the pool until it is closed."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Their names in lower case."""
+
+    host: str
+
+    def __init__(
+        self, response: httpx.Response, host: str, limiter: trio.CapacityLimiter, slot: object
+    ) -> None:
+        self.status = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.host = host
+        self._response = response
+        self._body = response.aiter_raw()
+        self._limiter = limiter
+        self._slot = slot
+
+    async def receive_some(self) -> bytes:
+        """The next bytes of the body, or ``b""`` at its end.
+
+        Raises:
+          StreamInterrupted: the connection broke, or was silent for the idle timeout.
+        """
+        with _translated(self.host, answering=True):
+            return await anext(self._body, b"")
+
+    async def receive_into(self, body: bytearray, max_size: int) -> None:
+        """The rest of the body, as far as ``body`` is no larger than ``max_size``.
+
+        What came before an error or a cancellation is in ``body`` too.
+        """
+        while len(body) <= max_size and (data := await self.receive_some()):
+            body += data
+
+    async def drain(self) -> None:
+        """Receive what is left, if it comes at once, so that the connection can be used again."""
+        with contextlib.suppress(APIError), trio.move_on_after(_DRAIN_SECONDS):
+            await self.receive_into(bytearray(), _DRAIN_SIZE)
+
+    async def aclose(self) -> None:
+        """Let go of the connection: at once, however much of the body is still to come.
+
+        To be called once, and not while another task receives.
+        """
+        try:
+            with (
+                trio.CancelScope(shield=True) as scope,
+                contextlib.suppress(httpx.HTTPError, StopAsyncIteration),
+            ):
+                scope.cancel()
+                while True:
+                    await anext(self._body)
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await self._response.aclose()
+        finally:
+            self._limiter.release_on_behalf_of(self._slot)
+
+
+@final
+class _Body(httpx.AsyncByteStream):
+    """What a request sends, in one piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+@final
+class HTTPClient:
+    """A pool of connections; made by `open_http_client`."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, limiter: trio.CapacityLimiter, progress_timeout: float
+    ) -> None:
+        self._client = client
+        self._limiter = limiter
+        self._progress_timeout = progress_timeout
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> Response:
+        """Send a request, and receive the beginning of the answer. Waits for a free connection.
+
+        If it is cancelled, the connection is closed.
+
+        Raises:
+          APIConnectionError: there was no answer.
+          ConfigurationError: the request cannot be sent as it is.
+        """
+        host = url_host(url)
+        slot = object()  # not the task: another one may read on, or close
+        await self._limiter.acquire_on_behalf_of(slot)
+        try:
+            with (
+                _translated(host, answering=False),
+                trio.move_on_after(self._progress_timeout),
+            ):
+                request = self._client.build_request(method, url, headers=headers, content=body)
+                request.stream = _Body(body)
+                response = await self._client.send(request, stream=True)
+                return Response(response, host, self._limiter, slot)
+            raise APIConnectionError(
+                f"no answer from {host}: it did not begin within the progress_timeout"
+            )
+        except BaseException:
+            self._limiter.release_on_behalf_of(slot)
+            raise
+
+
+@contextlib.asynccontextmanager
+async def open_http_client(
+    *,
+    connect_timeout: float,
+    idle_timeout: float,
+    progress_timeout: float,
+    max_connections: int,
+) -> AsyncIterator[HTTPClient]:
+    """A pool of connections, closed when the block is left.
+
+    Args:
+      connect_timeout: seconds for a connection to be made.
+      idle_timeout: seconds without a byte, before and in an answer, after which it is given up.
+      progress_timeout: seconds for an answer to begin.
+      max_connections: how many requests can be under way; further ones wait.
+
+    Raises:
+      ConfigurationError: what the environment says of proxies and certificates cannot be used.
+    """
+    try:
+        client = httpx.AsyncClient(
+            timeout=httpx.Timeout(idle_timeout, connect=connect_timeout),
+            limits=httpx.Limits(
+                max_connections=max_connections, max_keepalive_connections=_KEPT_CONNECTIONS
+            ),
+        )
+    except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
+        raise ConfigurationError(
+            "the environment's settings for HTTP (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+            f"SSL_CERT_FILE, SSL_CERT_DIR) cannot be used: {exc}"
+        ) from exc
+    async with client:
+        yield HTTPClient(client, trio.CapacityLimiter(max_connections), progress_timeout)
+
+
+@contextlib.contextmanager
+def _translated(host: str, *, answering: bool) -> Iterator[None]:
+    """Turn httpx's errors into ours.
+
+    Args:
+      host: whose fault it is, for the message.
+      answering: whether the answer has begun.
+    """
+    try:
+        yield
+    except httpx.LocalProtocolError:
+        # Not `from` it: it quotes the header that it refuses, which may be the key.
+        raise ConfigurationError("extra_headers: a request with them cannot be sent") from None
+    except httpx.TransportError as exc:
+        why = _TIMEOUTS.get(type(exc)) or str(exc) or type(exc).__name__
+        if answering:
+            raise cut_short(host, why) from exc
+        raise APIConnectionError(f"no answer from {host}: {why}") from exc
+
+
+_TIMEOUTS: dict[type[Exception], str] = {
+    httpx.ConnectTimeout: "it could not be connected to within the connect_timeout",
+    httpx.ReadTimeout: "nothing came for as long as the idle_timeout allows",
+    httpx.WriteTimeout: "it took nothing for as long as the idle_timeout allows",
+}

@@ -1,0 +1,296 @@
+"""One turn over the Messages API: requests, retries, watchdogs, and the events of the answer.
+
+There is no task here. Whoever receives reads the socket and decodes in place, so an event that
+came together with others costs a look into a deque. A turn goes in steps, each of which does one
+thing, and leaves behind what tells the next one from: send a request, read a piece of its answer,
+or end the message, which is the end of the turn or, if the service paused, leads to a further
+request. What goes wrong in a step is answered in one place, by another request or by raising it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ..._errors import APIError, StreamInterrupted
+from ..._messages import Event, ResultMessage, Usage
+from ..._wire.api_errors import cut_short, unreadable
+from ..._wire.messages_api import MessageDecoder
+from ..._wire.requests import (
+    Raw,
+    ask,
+    carry_on,
+    endpoint,
+    remember,
+    request_body,
+    request_headers,
+)
+from ..._wire.sse import SSEDecoder
+from .attempts import Attempts
+
+if TYPE_CHECKING:
+    from ..._options import SessionOptions
+    from .backend import MessagesBackend
+    from .http_client import HTTPClient, Response
+
+# The service pauses an answer after some ten calls of its own tools; an answer that is paused more
+# often than this is no answer any more.
+_MAX_MESSAGES = 32
+
+# For the task that receives to let go, once its scope is cancelled.
+_LEAVE_SECONDS = 10.0
+
+
+@final
+class Answer(trio.abc.ReceiveChannel[Event]):
+    """The events of one turn.
+
+    Args:
+      client: through which it is asked.
+      backend: the settings.
+      options: those of the turn.
+      model: as the service knows it.
+      user_agent: what is said of this program.
+      session_id: the conversation's.
+      history: the conversation so far.
+      prompt: what the user says.
+      started: when it was asked, on Trio's clock.
+    """
+
+    history: list[Raw]
+    """The conversation so far; with this turn in it, once its result has been received."""
+
+    def __init__(
+        self,
+        *,
+        client: HTTPClient,
+        backend: MessagesBackend,
+        options: SessionOptions,
+        model: str | None,
+        user_agent: str,
+        session_id: str,
+        history: list[Raw],
+        prompt: str,
+        started: float,
+    ) -> None:
+        self.history = history
+        self._client = client
+        self._backend = backend
+        self._options = options
+        self._model = model
+        self._session_id = session_id
+        self._url = endpoint(options, "/v1/messages")
+        self._headers = request_headers(options, user_agent)
+        self._question = ask(history, prompt)
+
+        # The turn so far: its whole messages.
+        self._content: list[Raw] = []
+        self._usage = Usage()
+        self._num_turns = 0
+        self._started = started
+        self._api_seconds = 0.0
+        self._ended = False
+
+        # The request at hand.
+        self._begin_message()
+        self._response: Response | None = None
+        self._failure: APIError | None = None  # to be raised after what is ready
+        self._ready: deque[Event] = deque()
+
+        # Who receives.
+        self._lock = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._closed = False
+        self._lost = False
+
+    def _begin_message(self) -> None:
+        self._body = request_body(
+            carry_on(self._question, self._content), self._model, self._options
+        )
+        self._attempts = Attempts(
+            self._client,
+            max_retries=self._options.max_retries or 0,
+            max_retry_after=self._backend.max_retry_after,
+        )
+        self._given = False  # whether anything of it has been given out
+
+    # ---- as a channel ---------------------------------------------------------------------------
+
+    async def ask(self) -> None:
+        """Send the question. Returns when an answer has begun.
+
+        Raises:
+          APIError: none did.
+        """
+        while self._response is None:
+            await self._step()
+
+    async def receive(self) -> Event:
+        """The next event.
+
+        Cancelling it while it waits for the service loses the turn: httpx closes a connection whose
+        reading is cancelled. An event that is already here is not lost.
+
+        Raises:
+          APIError: the turn failed.
+          trio.EndOfChannel: the result has been received.
+          trio.ClosedResourceError: the turn's block has been left, or this was closed.
+          trio.BusyResourceError: another task is receiving.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this turn is over: its block has been left")
+        # A batch is no larger than what the socket gave at once, and reading the socket lets
+        # other tasks run; so here it is enough to let a cancellation through.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._ready:
+            await self._refill()
+        return self._ready.popleft()
+
+    async def _refill(self) -> None:
+        if self._lost:
+            raise StreamInterrupted(
+                "this turn has failed already, or the receiving of one of its events was "
+                "cancelled; what else it would have said is lost"
+            )
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            raise trio.EndOfChannel
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            raise trio.BusyResourceError("another task is receiving this turn's events") from None
+        try:
+            with trio.CancelScope() as self._scope:
+                while not self._ready:
+                    await self._step()
+        except BaseException:
+            self._lost = True
+            raise
+        finally:
+            self._lock.release()
+        if self._scope.cancelled_caught:
+            raise trio.ClosedResourceError("this turn was closed while it was being received")
+
+    async def aclose(self) -> None:
+        """End the turn: the connection is closed, and whoever receives gets ClosedResourceError.
+
+        Safe to be called twice, and from another task. Waits, shielded, for no more than seconds.
+        """
+        await self.hang_up()
+        await trio.lowlevel.checkpoint()
+
+    async def hang_up(self) -> None:
+        """As `aclose`, without a checkpoint if there is nothing left to do."""
+        self._closed = True
+        if self._lock.locked():
+            self._scope.cancel()
+            with trio.move_on_after(_LEAVE_SECONDS, shield=True):
+                async with self._lock:
+                    pass
+        await self._end_request()
+
+    # ---- the steps ------------------------------------------------------------------------------
+
+    async def _step(self) -> None:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            if self._response is None:
+                await self._begin_request()
+            elif self._decoder.done:
+                await self._end_message(self._response)
+            else:
+                await self._read(self._response)
+        except APIError as exc:
+            failure = exc
+        else:
+            return
+        await self._end_request()
+        if self._given:
+            self._attempts.give_up(failure)
+        await self._attempts.wait_for_next(failure)
+
+    async def _begin_request(self) -> None:
+        response = await self._attempts.send("POST", self._url, self._headers, self._body)
+        self._asked = trio.current_time()
+        self._response = response
+        self._sse = SSEDecoder(self._backend.max_event_size)
+        self._decoder = MessageDecoder(
+            response.host, self._session_id if self._num_turns == 0 else None
+        )
+        self._patience = self._backend.progress_timeout
+
+    async def _read(self, response: Response) -> None:
+        asked = trio.current_time()
+        with trio.move_on_after(max(self._patience, 0.0)) as scope:
+            data = await response.receive_some()
+        if scope.cancelled_caught:
+            raise cut_short(
+                response.host,
+                "nothing but pings came for as long as the progress_timeout of "
+                f"{self._backend.progress_timeout:g} seconds allows",
+            )
+        # Counted here, so that a reader who takes its time doesn't use up the service's.
+        self._patience -= trio.current_time() - asked
+        if not data:
+            kind = response.headers.get("content-type", "")
+            if not self._decoder.heard and kind and "event-stream" not in kind:
+                raise unreadable(
+                    response.host, f"it is {kind}, not a stream of events; check base_url"
+                )
+            self._give(self._decoder.finish(self._sse.finish()))
+            return
+        heard = self._decoder.heard
+        try:
+            for event in self._sse.feed(data):
+                self._give(self._decoder.feed(event))
+            if self._sse.overflowed and not self._decoder.done:
+                size = self._backend.max_event_size
+                raise unreadable(
+                    response.host, f"an event is larger than max_event_size, {size} bytes"
+                )
+        except APIError as exc:
+            self._failure = exc
+        if self._decoder.heard > heard:
+            self._patience = self._backend.progress_timeout
+
+    def _give(self, events: list[Event]) -> None:
+        if events:
+            self._ready.extend(events)
+            self._given = True
+
+    async def _end_message(self, response: Response) -> None:
+        await response.drain()
+        await self._end_request()
+        decoder = self._decoder
+        self._num_turns += 1
+        self._usage += decoder.usage
+        self._content = self._content + decoder.content
+        if decoder.stop_reason == "pause_turn":
+            if self._num_turns == _MAX_MESSAGES:
+                raise APIError(f"{response.host} paused its answer {_MAX_MESSAGES} times")
+            self._begin_message()
+            return
+        now = trio.current_time()
+        self.history = remember(self.history, self._question, self._content, decoder.stop_reason)
+        self._ended = True
+        self._ready.append(
+            ResultMessage(
+                result=decoder.message.text,
+                stop_reason=decoder.stop_reason,
+                num_turns=self._num_turns,
+                session_id=self._session_id,
+                usage=self._usage,
+                duration_ms=round(1000 * (now - self._started)),
+                duration_api_ms=round(1000 * self._api_seconds),
+            )
+        )
+
+    async def _end_request(self) -> None:
+        response, self._response = self._response, None
+        self._failure = None
+        if response is not None:
+            self._api_seconds += trio.current_time() - self._asked
+            await response.aclose()

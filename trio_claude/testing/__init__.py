@@ -1,0 +1,14 @@
+"""The test kit: sessions without a service, faults on demand, and checks for a backend of yours.
+
+Two more modules need what this one doesn't: :mod:`trio_claude.testing.strategies` (hypothesis)
+and :mod:`trio_claude.testing.fixtures` (pytest, pytest-trio, and the simulator's hypercorn).
+"""
+
+from .._backends.scripted import ScriptedBackend as ScriptedBackend
+from .._backends.scripted import ScriptedTurn as ScriptedTurn
+from ._check_backend import check_backend as check_backend
+from ._crash import crash as crash
+
+for _value in (ScriptedBackend, ScriptedTurn, check_backend, crash):
+    _value.__module__ = "trio_claude.testing"
+del _value

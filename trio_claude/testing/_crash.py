@@ -1,0 +1,44 @@
+"""Killing a session as a fault would."""
+
+import trio
+
+from .._errors import ConfigurationError, UsageError
+from .._session.handle import SessionHandle
+
+
+async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
+    """Kill the session's running incarnation, as if ``exc`` had been raised inside of it.
+
+    Returns once that has ended; what its supervisor makes of it comes afterwards. The turn in
+    flight raises :class:`~trio_claude.SessionCrashed`. From inside the session's own turn it does
+    not wait, and the crash comes at once. If cancelled, the session crashes all the same.
+
+    Args:
+      handle: the session.
+      exc: what it is to die of; default: a RuntimeError that says it was on purpose.
+
+    Raises:
+      ConfigurationError: ``handle`` is none, or ``exc`` is no Exception.
+      SessionTerminated: the session is stopped.
+      UsageError: it is being started again, so that nothing is there to be killed; or this is
+        called from another run.
+    """
+    if not isinstance(handle, SessionHandle):
+        raise ConfigurationError(f"handle must be a SessionHandle, not {handle!r}")
+    inbox = handle._inbox
+    if exc is None:
+        exc = RuntimeError(f"session {inbox.called!r} was crashed on purpose")
+    elif not isinstance(exc, Exception):
+        raise ConfigurationError(f"exc must be an Exception, not {exc!r}")
+    inbox.check_call(waits=False)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if handle.status == "stopped":
+        raise inbox.gone()
+    incarnation = inbox.incarnation
+    if incarnation is None or incarnation.ended.is_set():
+        raise UsageError(f"session {inbox.called!r} is {handle.status}: nothing of it runs yet")
+    incarnation.crash(exc)
+    if inbox.is_inside():
+        await trio.lowlevel.checkpoint()
+    else:
+        await incarnation.ended.wait()

@@ -1,0 +1,246 @@
+"""Hypothesis strategies for what a supervisor is told, and for what befalls its sessions.
+
+All that is drawn is valid by itself. Names are drawn from a few, so that two supervisors may well
+want the same one. Most of them take strategies for single fields as keywords, which replace its
+own: ``session_specs(name=st.none(), backend=st.just(my_backend))``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "trio_claude.testing.strategies needs hypothesis: pip install hypothesis", name=error.name
+    ) from error
+
+from .._options import SessionOptions, SessionSpec
+from .._supervision.policy import (
+    AUTO_SHUTDOWNS,
+    STRATEGIES,
+    AutoShutdown,
+    Backoff,
+    RestartIntensity,
+    Strategy,
+)
+from .._supervision.spec import SupervisorSpec
+
+Mishap: TypeAlias = Literal["crash", "stop", "restart", "terminate"]
+
+# Short enough to collide, and what has made trouble elsewhere: other types, other alphabets.
+_NAMES = st.sampled_from(["a", "b", "reviewer", "naïve", "two words", 0, 1, ("shard", 1), ""])
+_TEXTS = st.text(max_size=20)
+_WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=10)
+_SHARES = st.floats(0, 1)
+
+
+def _seconds(least: float = 0.0, most: float = 60.0) -> st.SearchStrategy[float]:
+    # Steps of a quarter: exact as floats, so that sums and equal times are met.
+    return st.integers(math.ceil(least * 4), int(most * 4)).map(lambda quarters: quarters / 4)
+
+
+def _fields(
+    own: Mapping[str, st.SearchStrategy[Any]], given: Mapping[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[dict[str, Any]]:
+    """All that are given, and any of our own."""
+    others = {name: own[name] for name in own if name not in given}
+    return st.fixed_dictionaries(given, optional=others)
+
+
+_JSON = st.dictionaries(_WORDS, st.none() | st.booleans() | st.integers() | _TEXTS, max_size=2)
+
+_OPTIONS: dict[str, st.SearchStrategy[Any]] = {
+    "base_url": st.builds("http://{}.example:{}".format, _WORDS, st.integers(1, 65535)),
+    "model": st.sampled_from(["opus", "sonnet", "haiku"]) | _WORDS,
+    "system_prompt": _TEXTS,
+    "append_system_prompt": _TEXTS,
+    "max_tokens": st.integers(1, 100_000),
+    "temperature": _SHARES,
+    "top_p": _SHARES,
+    "top_k": st.integers(0, 1_000),
+    "stop_sequences": st.lists(_WORDS, max_size=3).map(tuple),
+    "thinking": st.just({"type": "enabled", "budget_tokens": 2048}),
+    "metadata": st.builds(lambda user: {"user_id": user}, _WORDS),
+    "timeout": _seconds(0.25) | st.just(math.inf),
+    "max_retries": st.integers(0, 5),
+    "max_queue": st.integers(0, 5) | st.just(math.inf),
+    "extra_headers": st.dictionaries(_WORDS, _WORDS, max_size=2),
+    "extra_body": _JSON,
+}
+_CREDENTIALS: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"api_key": _WORDS}),
+    st.fixed_dictionaries({"auth_token": _WORDS}),
+)
+
+_WINDOW: dict[str, st.SearchStrategy[Any]] = {
+    "max_restarts": st.integers(0, 5),
+    "max_seconds": _seconds(0.25, 10),
+}
+_AS_CHILD: dict[str, st.SearchStrategy[Any]] = {
+    "name": _NAMES,
+    "id": _NAMES,
+    "restart": st.sampled_from(["permanent", "transient", "temporary"]),
+    "shutdown": _seconds() | st.just(math.inf),
+    "significant": st.booleans(),
+}
+_MISHAPS: st.SearchStrategy[Mishap] = st.sampled_from(["crash", "stop", "restart", "terminate"])
+
+
+def _options(
+    own: Mapping[str, st.SearchStrategy[Any]], given: Mapping[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Fields for a class of options. A key and a token are never drawn both."""
+    fields = _fields(own, given)
+    if "api_key" in given or "auth_token" in given:
+        return fields
+    return st.builds(lambda key, drawn: key | drawn, _CREDENTIALS, fields)
+
+
+def session_options(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[SessionOptions]:
+    """:class:`~trio_claude.SessionOptions` in which anything, everything or nothing is set."""
+    return _options(_OPTIONS, fields).map(lambda drawn: SessionOptions(**drawn))
+
+
+def session_specs(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[SessionSpec]:
+    """:class:`~trio_claude.SessionSpec`, with every restart type, named and unnamed.
+
+    What is drawn to be significant is never permanent. ``backend`` is never set by itself: give
+    it, unless the sessions are to talk to the service.
+    """
+    return (
+        _options(_OPTIONS | _AS_CHILD, fields)
+        .map(_consistent)
+        .map(lambda drawn: SessionSpec(**drawn))
+    )
+
+
+def _consistent(drawn: dict[str, Any]) -> dict[str, Any]:
+    if drawn.get("restart", "permanent") == "permanent":
+        drawn["significant"] = False
+    return drawn
+
+
+def strategies() -> st.SearchStrategy[Strategy]:
+    """The names of OTP's restart strategies."""
+    return st.sampled_from(STRATEGIES)
+
+
+def auto_shutdowns() -> st.SearchStrategy[AutoShutdown]:
+    """When a supervisor ends with its significant children."""
+    return st.sampled_from(AUTO_SHUTDOWNS)
+
+
+def intensities(
+    **fields: st.SearchStrategy[Any],
+) -> st.SearchStrategy[RestartIntensity]:
+    """Windows of :class:`~trio_claude.RestartIntensity`, in which nothing has happened yet."""
+    return _fields(_WINDOW, fields).map(lambda drawn: RestartIntensity(**drawn))
+
+
+def backoffs(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Backoff]:
+    """:class:`~trio_claude.Backoff`, also one whose ``maximum`` is below its ``initial``."""
+    own: dict[str, st.SearchStrategy[Any]] = {
+        "initial": _seconds(0, 2),
+        "maximum": _seconds(0, 10),
+        "factor": _seconds(1, 4),
+        "jitter": _SHARES,
+        "reset_after": _seconds() | st.just(math.inf),
+        "max_consecutive": st.none() | st.integers(1, 5),
+    }
+    return _fields(own, fields).map(lambda drawn: Backoff(**drawn))
+
+
+def supervisor_flags(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Keywords for :func:`~trio_claude.open_supervisor`: the flags, and neither name nor specs."""
+    own: dict[str, st.SearchStrategy[Any]] = {
+        "strategy": strategies(),
+        **_WINDOW,
+        "auto_shutdown": auto_shutdowns(),
+        "backoff": st.none() | backoffs(),
+        "defaults": st.none() | session_options(),
+    }
+    return _fields(own, fields)
+
+
+@st.composite
+def supervisor_specs(
+    draw: st.DrawFn,
+    /,
+    *,
+    sessions: st.SearchStrategy[SessionSpec] | None = None,
+    max_children: int = 4,
+    depth: int = 1,
+    **flags: st.SearchStrategy[Any],
+) -> SupervisorSpec:
+    """:class:`~trio_claude.SupervisorSpec` with unique ids, and supervisors below it.
+
+    Args:
+      sessions: what its sessions are drawn from; default :func:`session_specs`.
+      max_children: how many children each has at most.
+      depth: how many more levels of supervisors there may be below it.
+      flags: for :func:`supervisor_flags`.
+    """
+    children: st.SearchStrategy[SessionSpec | SupervisorSpec] = (
+        session_specs() if sessions is None else sessions
+    )
+    if depth > 0:
+        children |= supervisor_specs(
+            sessions=sessions, max_children=max_children, depth=depth - 1, **flags
+        )
+    drawn = _consistent(draw(supervisor_flags(**flags)) | draw(_fields(_AS_CHILD, {})))
+    significant = drawn.get("auto_shutdown", "never") != "never"
+    specs: list[SessionSpec | SupervisorSpec] = []
+    ids = set()
+    for spec in draw(st.lists(children, max_size=max_children)):
+        spec_id = spec.name if spec.id is None else spec.id
+        if spec_id is not None and spec_id in ids:
+            continue
+        ids.add(spec_id)
+        specs.append(spec if significant else attrs.evolve(spec, significant=False))
+    if draw(st.booleans()):
+        drawn["max_sessions"] = len(specs) + draw(st.integers(0, 2))
+    return SupervisorSpec(specs=specs, **drawn)
+
+
+# ---- what befalls them --------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Crash:
+    """Something that befalls one session at one time."""
+
+    time: float
+    """Seconds from the start."""
+
+    which: int
+    """Which session, counted from 0."""
+
+    how: Mishap
+    """``"crash"``: :func:`~trio_claude.testing.crash`; ``"stop"``: it is asked to finish; or its
+    supervisor is asked to ``"restart"`` or ``"terminate"`` it."""
+
+
+def crash_schedules(
+    *,
+    sessions: int = 4,
+    seconds: float = 20.0,
+    max_size: int = 12,
+    how: st.SearchStrategy[Mishap] = _MISHAPS,
+) -> st.SearchStrategy[list[Crash]]:
+    """Lists of :class:`Crash`, in the order of time; some at the very same time.
+
+    Args:
+      sessions: how many sessions there are.
+      seconds: how long it goes on.
+      max_size: how many crashes there are at most.
+      how: what befalls them.
+    """
+    crash = st.builds(Crash, _seconds(0, seconds), st.integers(0, sessions - 1), how)
+    return st.lists(crash, max_size=max_size).map(
+        lambda crashes: sorted(crashes, key=lambda crash: crash.time)
+    )
