@@ -81,7 +81,9 @@ async def test_options_are_read_at_each_start(monkeypatch: pytest.MonkeyPatch) -
             await trio_claude.query("a", "hello")
     finally:
         configure()
-    assert [(t.options.model, t.options.temperature, t.options.max_tokens) for t in backend.turns] == [
+    assert [
+        (t.options.model, t.options.temperature, t.options.max_tokens) for t in backend.turns
+    ] == [
         ("sonnet", None, 7),
         ("sonnet", None, 7),
         ("opus", 0.5, 7),

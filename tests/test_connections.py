@@ -100,13 +100,13 @@ async def test_equal_backends_share_a_connection() -> None:
 
 
 async def test_backends_that_have_no_hash() -> None:
-    """They are told apart by identity."""
+    """They are told apart by identity, even if they say that they are equal."""
 
     class Unhashable(ScriptedBackend):
         __hash__ = None  # type: ignore[assignment]
 
         def __eq__(self, other: object) -> bool:
-            raise AssertionError("nobody compares them")
+            return isinstance(other, Unhashable)
 
     first, second = Unhashable(), Unhashable()
     specs = [spec("a", first), spec("b", first), spec("c", second)]
@@ -323,9 +323,12 @@ async def test_a_connection_of_a_supervisor_below_that_breaks_down() -> None:
     backend = Wire(broken=OSError("the pool is gone"))
     below = SupervisorSpec(name="below", specs=[spec("a", backend)])
     async with nothing_left(backend), open_supervisor([below]) as supervisor:
-        backend.breaking.set()
+        breaking, backend.breaking = backend.breaking, trio.Event()  # the next one is fine
+        breaking.set()
         await wait_all_tasks_blocked()
-        assert supervisor.statistics().recent_restarts >= 1
+        assert supervisor.statistics().recent_restarts == 1
+        assert get_session("a").is_alive()
+        assert (backend.begun, backend.connections) == (2, 1)
 
 
 @pytest.mark.parametrize("when", ["connecting", "later"])

@@ -128,9 +128,9 @@ async def test_events_go_to_the_log_by_default(caplog: pytest.LogCaptureFixture)
 def test_events_are_frozen_values(kind: type[SupervisorEvent]) -> None:
     """Equal by value, unchangeable, with the supervisor and the time, by keyword only."""
     fields = {field.name: 1 for field in attrs.fields(kind)}
-    event = kind(**fields)  # type: ignore[arg-type]
+    event = kind(**fields)
 
-    assert event == kind(**fields)  # type: ignore[arg-type]
+    assert event == kind(**fields)
     assert {"supervisor", "time"} <= set(fields)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         event.time = 2.0  # type: ignore[misc]

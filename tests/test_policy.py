@@ -6,8 +6,7 @@ import math
 from itertools import pairwise, takewhile
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_claude import Backoff, ConfigurationError, RestartIntensity
 from trio_claude._options import RestartType

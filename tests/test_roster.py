@@ -442,3 +442,22 @@ async def test_a_retry_is_overtaken_by_the_restart_of_its_group(autojump_clock: 
             *["Stopped b", "Ready a", "Ready b", "Ready c"],
         ] == record.moves()
         assert 2 == supervisor.statistics().recent_restarts
+
+
+async def test_a_group_does_not_wait_for_one_that_has_been_well(autojump_clock: MockClock) -> None:
+    """Failures of a sibling that has run for reset_after seconds since don't count any more."""
+    backend = Flaky()
+    async with open_supervisor(
+        backend.specs("ab"),
+        strategy="one_for_all",
+        backoff=Backoff(1, 60, jitter=0, reset_after=20),
+        max_restarts=100,
+    ) as supervisor:
+        for _ in range(3):
+            await _crash(supervisor, "b")
+            await trio.sleep(10)
+        await trio.sleep(20)
+        await _crash(supervisor, "a")
+        began = trio.current_time()
+        await trio_claude.query("b", "Hi")
+        assert 1 == trio.current_time() - began

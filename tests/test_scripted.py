@@ -155,13 +155,13 @@ async def test_what_was_asked_is_kept() -> None:
 
 
 async def test_a_script_that_is_over() -> None:
-    """One question more than answers: the session crashes, and says of what."""
+    """One question more than answers is the test's mistake, and says so to who asked."""
     async with open_session(backend=ScriptedBackend(["only"])) as session:
         await session.query("first")
-        with pytest.raises(SessionCrashed) as raised:
+        with pytest.raises(ConfigurationError) as raised:
             await session.query("second")
-    assert isinstance(raised.value.__cause__, ConfigurationError)
-    assert str(raised.value.__cause__) == "the script has no more answers, and was asked 'second'"
+        assert session.is_alive()
+    assert str(raised.value) == "the script has no more answers, and was asked 'second'"
 
 
 @pytest.mark.parametrize("answers", ["text", 3, object()])

@@ -8,8 +8,7 @@ from typing import Any, Self, assert_type
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 import trio_claude

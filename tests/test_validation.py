@@ -7,11 +7,9 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from trio_claude import ConfigurationError
-from trio_claude import _validation as v
+from trio_claude import ConfigurationError, _validation as v
 
 NAN = float("nan")
 INF = math.inf

@@ -45,7 +45,7 @@ class Row:
     """How often it was up again; -1 before it was up at all."""
     words: str = ""
     """What it said last, or what it crashed of."""
-    crashed_at: float = -1.0
+    crashed_at: float | None = None
     """When it crashed last, in seconds since the demo began."""
 
 
@@ -149,7 +149,8 @@ class Board:
                 row.status = "crashed"
                 row.words = str(cause)
                 row.crashed_at = self.seconds
-                self.note(f"{row.name}: crashed: {cause}")
+                what = "failed to start" if event.uptime is None else "crashed"
+                self.note(f"{row.name}: {what}: {cause}")
             case RestartScheduled():
                 row.status = "restarting"
             case SessionStopped():

@@ -80,17 +80,18 @@ def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> 
 def command(context: click.Context) -> None:
     """Supervised Claude sessions for Trio.
 
-    ask and chat use the service that ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL say.
+    ask and chat use the Claude API with the key in ANTHROPIC_API_KEY, or whatever speaks like it
+    at ANTHROPIC_BASE_URL. The model is --model, else ANTHROPIC_MODEL, else sonnet.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-_model = click.option("--model", metavar="NAME", help="The model; default: sonnet.")
+_model = click.option("--model", metavar="NAME", help="A model, or opus, sonnet, haiku.")
 _system = click.option("--system", metavar="TEXT", help="The system prompt.")
 
 
-@command.command("demo")
+@command.command("demo", short_help="See sessions crash and come back; no key needed.")
 @click.option("--live", is_flag=True, help="Use the real service, with ANTHROPIC_API_KEY.")
 def _demo(live: bool) -> int | None:
     """See sessions being asked, crashed, started again, started and terminated.
@@ -125,7 +126,7 @@ def _chat(model: str | None, system: str | None) -> None:
     _run(partial(chat, model=model, system=system))
 
 
-@command.command("simulate")
+@command.command("simulate", short_help="Serve the Messages API, without a model.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -147,7 +147,7 @@ class Story:
         await trio.sleep(self._pause)
 
     async def _come_and_go(self, supervisor: Supervisor) -> None:
-        self._board.note(f"{COMING} is started; {GOING} is terminated, and may finish its answer")
+        self._board.note(f"{COMING} is started, {GOING} terminated once its answer is whole")
         await supervisor.start_session(_NEWCOMER)
         async with self._answering(COMING, GOING) as go_on:
             (last,) = self._streaming_beside(COMING)
@@ -168,7 +168,7 @@ class Story:
                     lambda ups=gust + 1: len(self._board.seen(SessionReady, STORMED)) == ups
                 )
                 await trio.sleep(self._pause)
-        self._board.note(f"the {GROUP} is up again, all of it; its sessions are asked by name")
+        self._board.note(f"{GROUP} is up again, all of it; its sessions are asked by name")
         async with self._answering(STORMED, SPARED):
             self.after_storm = self._board.streaming()
 
@@ -246,7 +246,7 @@ class Story:
                 len(lost) == len(crashes) == 1,
             ),
             Claim(
-                f"up again by itself: {len(ups) - 1}, after {took * 1000:.0f} ms, as incarnation "
+                f"up again by itself: {len(ups) - 1}, after {took * 1000:.1f} ms, as incarnation "
                 f"{ups[-1].incarnation if ups else 0}, under {_said(self.same_handle, 'its', 'no')}"
                 " old name",
                 self.same_handle and [up.incarnation for up in ups] == [1, 2],
@@ -263,19 +263,19 @@ class Story:
                 len(board.seen(SessionReady, COMING)) == 1 and len(started) == 2,
             ),
             Claim(
-                f"terminated meanwhile: {len(stopped)} ({GOING}), in mid-answer, which was "
-                f"{_said(self.finished_first, 'finished first', 'lost')}; "
-                f"its name is {_said(self.name_was_free, 'free', 'taken')}",
+                f"terminated: {len(stopped)} ({GOING}); its answer "
+                f"{_said(self.finished_first, 'finished first', 'lost')}, its name "
+                f"{_said(self.name_was_free, 'free', 'taken')}",
                 len(stopped) == 1 and self.finished_first and self.name_was_free,
             ),
             Claim(
-                f"a storm in the {GROUP}: {len(gusts)} crashes, {restarts} restarts, given up: "
+                f"a storm in {GROUP}: {len(gusts)} crashes, {restarts} restarts, given up: "
                 f"{len(gave_up)}",
                 (len(gusts), restarts, len(gave_up)) == (_GUSTS, _GUSTS - 1, 1),
             ),
             Claim(
-                f"the {GROUP} restarted by its parent: {len(group_ups) - 1}, sessions of it that "
-                f"answer again: {len(again)}",
+                f"{GROUP} restarted by its parent: {len(group_ups) - 1}; of its sessions answer "
+                f"again: {len(again)}",
                 len(group_ups) == 2 == len(again),
             ),
             _beside("the storm", self.beside_storm, 3),

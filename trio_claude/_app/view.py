@@ -131,7 +131,7 @@ class LiveView(View):
 
 def table(board: Board) -> Table:
     """The board as a table that fits any width from 70 columns on."""
-    shown = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = Table(box=box.SIMPLE_HEAD, expand=True, show_edge=False, padding=0)
     shown.add_column("\nsession", no_wrap=True, min_width=13)
     shown.add_column("\nstatus", no_wrap=True, min_width=10)
     shown.add_column("incar-\nnation", justify="right", no_wrap=True)
@@ -145,8 +145,7 @@ def table(board: Board) -> Table:
 
 
 def _cells(row: Row, seconds: float) -> list[RenderableType]:
-    struck = 0 <= seconds - row.crashed_at < _STRUCK_SECONDS if row.crashed_at >= 0 else False
-    style = "red" if struck else ""
+    struck = row.crashed_at is not None and seconds - row.crashed_at < _STRUCK_SECONDS
     restarts = max(row.restarts, 0)
     return [
         Text(f"{'  ' if row.group else ''}{row.name}", "bold red" if struck else "bold"),
@@ -155,7 +154,7 @@ def _cells(row: Row, seconds: float) -> list[RenderableType]:
         str(row.turns),
         str(row.tokens),
         Text(str(restarts), "yellow" if restarts else ""),
-        LastWords(one_line(row.words), style),
+        LastWords(one_line(row.words), "red" if struck else ""),
     ]
 
 

@@ -68,7 +68,6 @@ class Child(ABC):
           ConfigurationError: an option is not valid.
           SupervisorError: a registry raised.
         """
-        self.number += 1
         self._open()
         self.incarnation = Incarnation(self.number)
         return self.incarnation

@@ -238,7 +238,7 @@ class Control:
         if child is None:
             child = next((other for other in children.values() if other.spec.name == id), None)
         if child is None:
-            known = there_are(child.called for child in children.values())
+            known = there_are([child.called for child in children.values()])
             raise SessionNotFound(f"this supervisor has no session {id!r}; {known}")
         return child
 

@@ -10,7 +10,8 @@ the session is being restarted, and is free once the session is stopped.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
@@ -208,20 +209,19 @@ def get_session(name: Hashable) -> SessionHandle:
     return handle
 
 
-def _known_beside(name: Hashable) -> Iterable[Hashable]:
+def _known_beside(name: Hashable) -> Collection[Hashable]:
     """The names that could have been meant."""
     if isinstance(name, Via):
         return name.registry.keys() if isinstance(name.registry, LocalRegistry) else ()
     return _run_directory().sessions
 
 
-def there_are(names: Iterable[Hashable]) -> str:
+def there_are(names: Collection[Hashable]) -> str:
     """The names, for an error's message; the first twenty of many."""
-    known = [repr(name) for name in names]
-    if not known:
+    if not names:
         return "there are none"
-    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
-    return "there are " + ", ".join(known[:20]) + more
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return "there are " + ", ".join(repr(name) for name in islice(names, 20)) + more
 
 
 def register_supervisor(name: Hashable, supervisor: Supervisor) -> None:

@@ -160,11 +160,12 @@ class Roster:
             return self._called_off(child)
         if child.status == "stopped":
             self._mark(child, "starting")
+        child.number += 1
+        self._report(SessionStarting, child)
         try:
             incarnation = child.begin()
         except Exception as exc:
             return self._start_failed(child, exc)
-        self._report(SessionStarting, child)
         self._nursery.start_soon(self._live, child, incarnation)
         await incarnation.settled.wait()
         if incarnation.ready:
@@ -233,11 +234,18 @@ class Roster:
     def _report_exit(self, child: Child, incarnation: Incarnation) -> None:
         assert incarnation.started_at is not None
         uptime = trio.current_time() - incarnation.started_at
+        self._forgive(child)
         child.incarnation = None
         child.last_error = incarnation.error
-        if self._spec.backoff is not None and uptime >= self._spec.backoff.reset_after:
-            child.consecutive = 0
         self._report(SessionExited, child, cause=incarnation.error, uptime=uptime)
+
+    def _forgive(self, child: Child) -> None:
+        """Begin to count its failures anew, if it has been up for long enough."""
+        incarnation, backoff = child.incarnation, self._spec.backoff
+        if backoff is None or incarnation is None or incarnation.started_at is None:
+            return
+        if trio.current_time() - incarnation.started_at >= backoff.reset_after:
+            child.consecutive = 0
 
     async def _try_again(self, child: Child, retry: Retry) -> None:
         """A start has failed before: that is one more restart (1.6), unless somebody has dealt
@@ -257,6 +265,8 @@ class Roster:
         group = restart_group(self._spec.strategy, self.children.values(), child)
         delay = 0.0
         if backoff is not None:
+            for member in group:
+                self._forgive(member)
             delay = max(
                 backoff.delay(member.consecutive, random.random())
                 for member in group

@@ -4,8 +4,7 @@ Two more modules need what this one doesn't: :mod:`trio_claude.testing.strategie
 and :mod:`trio_claude.testing.fixtures` (pytest, pytest-trio, and the simulator's hypercorn).
 """
 
-from .._backends.scripted import ScriptedBackend as ScriptedBackend
-from .._backends.scripted import ScriptedTurn as ScriptedTurn
+from .._backends.scripted import ScriptedBackend as ScriptedBackend, ScriptedTurn as ScriptedTurn
 from ._check_backend import check_backend as check_backend
 from ._crash import crash as crash
 
