@@ -1,6 +1,8 @@
 """How Sphinx builds these docs: `nox -s docs`."""
 
 import builtins
+import collections.abc
+import contextlib
 import re
 import sys
 from importlib.metadata import version as _version_of
@@ -12,6 +14,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 import trio_claude
 import trio_claude.testing
+from trio_claude._options import BackendLike
 
 project = "trio-claude"
 author = "The trio-claude authors"
@@ -24,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
 ]
+default_role = "code"  # `a name` in a docstring is code, as in Markdown
 exclude_patterns = ["_build", "changelog.d", "examples"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -41,8 +45,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(trio|httpx|attrs?|hypercorn|hypothesis|pytest)\..*"),
     ("py:.*", r"(abc|collections|contextlib|typing|types|datetime|logging|os|pathlib)\..*"),
     ("py:.*", "|".join(dir(builtins))),
-    # Imported for type checkers only, so that autodoc sees no more than the name.
-    ("py:class", "AbstractAsyncContextManager"),
     ("py:class", r"trio_claude\.streams\._[ABC]"),  # type variables
 ]
 
@@ -52,7 +54,6 @@ html_title = "trio-claude"
 # Private types in public signatures, and what users read there instead.
 SHOWN_AS = {
     ": ~typing.Unpack[~trio_claude._options.Overrides]": "",
-    "~trio_claude._options.BackendLike": "~trio_claude.Backend",
     **{
         " | ".join(f"~trio_claude.{kind.__name__}" for kind in get_args(union)): name
         for union, name in (
@@ -61,6 +62,11 @@ SHOWN_AS = {
         )
     },
 }
+
+
+# A protocol so that _options need not know backends; to users it is a Backend.
+BackendLike.__module__ = "trio_claude"
+BackendLike.__name__ = BackendLike.__qualname__ = "Backend"
 
 
 def setup(app: Sphinx) -> None:
@@ -84,23 +90,28 @@ def setup(app: Sphinx) -> None:
 
 
 def find_what_is_private() -> None:
-    """Lead autodoc to the docstrings and the types of attributes.
+    """Lead autodoc to the docstrings of attributes, and to what annotations mean.
 
-    It looks for them in the module that a class says it is from. Public classes name the module
-    that they are imported from, and are written in private ones.
+    It looks for both in the module that something says it is from. Public classes name the module
+    that they are imported from, and are written in private ones; and what only type checkers import
+    is not there at all.
     """
-    vars(trio_claude)["BackendLike"] = trio_claude.Backend
-    private_modules = [name for name in sys.modules if name.startswith("trio_claude._")]
+    ours = {
+        name: module for name, module in sys.modules.items() if name.split(".")[0] == "trio_claude"
+    }
+    meanings: dict[str, Any] = {}
+    for module in (trio_claude, *ours.values(), collections.abc, contextlib):
+        meanings = {**vars(module), **meanings}
+    for module in ours.values():
+        vars(module).update({**meanings, **vars(module)})
     for public in ("trio_claude", "trio_claude.testing"):
         analyzer = ModuleAnalyzer.for_module(public)
         analyzer.analyze()
-        for name in private_modules:
-            for key, value in vars(sys.modules[name]).items():
-                vars(sys.modules[public]).setdefault(key, value)
+        for name in ours:
             private = ModuleAnalyzer.for_module(name)
             private.analyze()
-            analyzer.attr_docs |= private.attr_docs
-            analyzer.tagorder |= private.tagorder
+            analyzer.attr_docs = {**private.attr_docs, **analyzer.attr_docs}
+            analyzer.tagorder = {**private.tagorder, **analyzer.tagorder}
 
 
 def process_signature(

@@ -22,6 +22,7 @@ from trio_claude import (
 )
 from trio_claude._backends.base import Backend, Connection
 from trio_claude._options import SessionOptions
+from trio_claude._supervision.connections import Connections
 from trio_claude.testing import ScriptedBackend, crash
 
 from .support import nothing_left, spec
@@ -289,6 +290,40 @@ async def test_a_supervisor_that_waits_for_a_connection_can_be_cancelled(
                 raise AssertionError("it must not open")
         assert scope.cancelled_caught
         assert trio.current_time() == 3
+
+
+async def test_leaving_a_failed_connection_does_not_touch_the_next_one() -> None:
+    """Who still has the one that failed gives it back; the new one stays open."""
+    fails = True
+
+    def connecting() -> None:
+        if fails:
+            raise OSError("no route")
+
+    backend = Wire(connecting)
+    broken: list[BaseException] = []
+    async with nothing_left(backend), trio.open_nursery() as nursery:
+        connections = Connections(nursery, broken.append)
+        failed = connections.use(backend)
+        with pytest.raises(OSError, match="no route"):
+            await failed.connection()
+        fails = False
+        fresh = connections.use(backend)
+        assert fresh is not failed
+        await fresh.connection()
+
+        try:
+            connections.leave(failed)
+            await wait_all_tasks_blocked()
+            assert backend.connections == 1
+            assert connections.use(backend) is fresh
+
+            connections.leave(fresh)
+            await wait_all_tasks_blocked()
+            assert backend.connections == 1
+        finally:
+            connections.leave(fresh)
+    assert broken == []
 
 
 # ---- when it breaks down ----------------------------------------------------------------------

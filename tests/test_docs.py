@@ -21,7 +21,7 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any, Literal
@@ -31,6 +31,7 @@ import pytest
 import trio
 
 import trio_claude
+from trio_claude._app.cli import command
 from trio_claude.simulator import Simulator, open_simulator
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,7 @@ DOCS = ROOT / "docs"
 PAGES = {
     str(path.relative_to(ROOT)): path
     for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-    if not {"changelog.d", "_build"} & set(path.parts)
+    if not {"changelog.d", "_build"} & set(path.relative_to(ROOT).parts)
 }
 PUBLIC_MODULES = (
     "trio_claude",
@@ -153,12 +154,10 @@ def test_nothing_only_looks_like_an_example(page: str) -> None:
 
 def compiled(path: Path, example: Example) -> CodeType:
     """The code of a block; its tracebacks show the line of the page."""
-    return compile(
-        "\n" * (example.line - 1) + example.source,
-        str(path),
-        "exec",
-        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-    )
+    source = "\n" * (example.line - 1) + example.source
+    code = compile(source, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(code, CodeType)
+    return code
 
 
 async def run_block(path: Path, example: Example, namespace: dict[str, Any]) -> str:
@@ -188,8 +187,8 @@ async def run_program(*arguments: str | Path, cwd: Path) -> str:
 
 def is_shown(shown: str, printed: str) -> bool:
     """Whether a page shows what was printed; space at the end of a line does not count."""
-    bare = [re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) for text in (shown, printed)]
-    return doctest.OutputChecker().check_output(*bare, doctest.ELLIPSIS)
+    shown, printed = (re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) for text in (shown, printed))
+    return doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
 
 
 async def run_page(path: Path, page: str, simulator: Simulator, empty: Path) -> int:
@@ -219,7 +218,7 @@ async def run_page(path: Path, page: str, simulator: Simulator, empty: Path) -> 
 
 
 @pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
     """A simulator that the environment names, as a newcomer's shell does."""
     for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_MODEL", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -307,7 +306,7 @@ def test_the_reference_is_complete() -> None:
 
 def first_column(path: Path) -> set[str]:
     """The names in the first column of a page's tables."""
-    return set(re.findall(r"^\| `(\w+)`", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return set(re.findall(r"^\| `([a-z_]+)`", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_the_table_of_options_is_complete() -> None:
@@ -315,6 +314,18 @@ def test_the_table_of_options_is_complete() -> None:
     classes = (trio_claude.SessionSpec, trio_claude.MessagesBackend)
     options = {field.name for one in classes for field in attrs.fields(one)}
     assert first_column(DOCS / "guides/configuration.md") == options
+
+
+def test_commands_are_there() -> None:
+    """Each `trio-claude` command that a page shows is one, with these options."""
+    shown = set()
+    for path in PAGES.values():
+        text = path.read_text(encoding="utf-8").replace("\n", " ")
+        shown |= set(re.findall(r"[`$|&] ?trio-claude ([a-z]+)((?: --[a-z]+)*)", text))
+    assert {name for name, _ in shown} == set(command.commands)
+    for name, options in shown:
+        known = {option for each in command.commands[name].params for option in each.opts}
+        assert set(options.split()) <= known
 
 
 def test_the_guide_to_the_errors_names_them_all() -> None:
@@ -331,10 +342,11 @@ def test_the_guide_to_the_errors_names_them_all() -> None:
 def test_the_picture_of_the_house_is_true() -> None:
     """The picture in architecture.md has every module and folder of the package, and no other."""
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    picture = text.split("```\n")[1]
+    picture = re.search(r"^```\ntrio_claude/\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert picture is not None
     place: list[str] = []
     shown = set()
-    for line in picture.splitlines():
+    for line in picture[1].splitlines():
         row = re.match(r"((?:[│ ]   )*)[├└]── (\S+)", line)
         if row is not None:
             depth = len(row[1]) // 4

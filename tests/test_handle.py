@@ -635,3 +635,32 @@ async def test_a_cancelled_open_session_leaves_nothing(autojump_clock: MockClock
                 async with open_session(name="a", backend=backend):
                     await trio.sleep_forever()
             assert scope.cancelled_caught
+
+
+async def test_of_three_at_once_two_are_too_many() -> None:
+    """max_queue=0 lets one in, also when others come in the very same moment."""
+    outcomes: list[str] = []
+
+    async def ask(session: SessionHandle) -> None:
+        try:
+            outcomes.append(str(await session.query("Hi")))
+        except SessionBusy:
+            outcomes.append("busy")
+
+    async with open_session(backend=ScriptedBackend(lambda turn: "hi"), max_queue=0) as session:
+        for _ in range(3):
+            outcomes.clear()
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(ask, session)
+            assert ["busy", "busy", "hi"] == sorted(outcomes)
+
+
+async def test_after_a_crash_the_session_is_not_alive() -> None:
+    """is_alive() knows at once what the supervisor learns a moment later."""
+    async with open_supervisor([spec("a")]) as supervisor:
+        session = supervisor.get_session("a")
+        await crash(session)
+        assert not session.is_alive()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.is_alive()

@@ -897,12 +897,10 @@ async def test_a_wait_holds_no_connection() -> None:
     ("changes", "said"),
     [
         ({"api_key": None}, "ANTHROPIC_API_KEY"),
-        ({"base_url": "http://[::1"}, "base_url"),
         ({"base_url": "http://a..b"}, "base_url"),
         ({"base_url": f"http://{'a' * 70}.com"}, "base_url"),
-        ({"base_url": "http://host:port"}, "base_url"),
         ({"extra_body": {"stream": False}}, "extra_body"),
-        ({"extra_headers": {"a b": "c"}}, "extra_headers"),
+        ({"extra_headers": {"content-length": "1"}}, "extra_headers"),
     ],
 )
 async def test_options_that_cannot_be(changes: dict[str, Any], said: str) -> None:

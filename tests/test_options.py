@@ -5,7 +5,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import attrs
 import pytest
@@ -141,7 +141,7 @@ def test_what_is_valid_is_taken(
 ) -> None:
     """As it was given; by itself it is the only one that is set."""
     options = cls(**{name: value})  # type: ignore[arg-type]
-    assert getattr(options, name) == value
+    assert getattr(options, name) == (tuple(value) if isinstance(value, list) else value)
     assert [other for other in OPTION_NAMES if getattr(options, other) is not None] == [name]
 
 
@@ -368,12 +368,39 @@ def test_of_key_and_token_in_the_environment_it_is_the_key() -> None:
 
 
 def test_a_bad_variable_is_refused() -> None:
-    """Like the option, and no secret is shown."""
-    with pytest.raises(ConfigurationError, match="must be an http:// or https:// address"):
+    """Like the option, by the variable's name, and no secret is shown."""
+    with pytest.raises(ConfigurationError, match="ANTHROPIC_BASE_URL in the environment: base_url"):
         environment({"ANTHROPIC_BASE_URL": "api.example"})
     with pytest.raises(ConfigurationError, match="must be printable ASCII text") as caught:
-        environment({"ANTHROPIC_API_KEY": "hunter2\n"})
+        environment({"ANTHROPIC_API_KEY": "hunter2\nhunter3"})
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_variable_may_end_with_a_line_break() -> None:
+    """As it does when it was read from a file."""
+    assert environment({"ANTHROPIC_API_KEY": "hunter2\n"}) == SessionOptions(api_key="hunter2")
+
+
+def test_no_password_of_an_address_is_shown() -> None:
+    """An address with a user name is refused, and the error doesn't repeat it."""
+    for scheme in ("https", "ftp"):
+        with pytest.raises(ConfigurationError, match="without a user name") as caught:
+            SessionOptions(base_url=f"{scheme}://user:hunter2@api.example")
+        assert "hunter2" not in str(caught.value)
+        assert "api.example" in str(caught.value)
+
+
+def test_options_can_be_hashed_and_looked_into() -> None:
+    """Lists become tuples, and the types of the fields are there for whoever asks."""
+    assert hash(SessionOptions(stop_sequences=["a"])) == hash(SessionOptions(stop_sequences=("a",)))
+    assert get_type_hints(SessionOptions)["max_tokens"] == int | None
+
+
+@pytest.mark.parametrize("timeout", [10**400, float("nan"), True, 0])
+def test_no_clock_counts_these(timeout: float) -> None:
+    """A number of seconds is one that a clock can add."""
+    with pytest.raises(ConfigurationError, match="timeout must be"):
+        SessionOptions(timeout=timeout)
 
 
 def test_the_library_has_the_last_word() -> None:

@@ -461,3 +461,27 @@ async def test_a_group_does_not_wait_for_one_that_has_been_well(autojump_clock: 
         began = trio.current_time()
         await trio_claude.query("b", "Hi")
         assert 1 == trio.current_time() - began
+
+
+async def test_a_delay_is_overtaken_by_that_of_its_group(autojump_clock: MockClock) -> None:
+    """A delay that ends just when the group has to wait anew starts nobody before its time."""
+    backend = Flaky()
+    slow = ScriptedBackend(lambda turn: [3.0, "done"])
+    async with (
+        open_supervisor(
+            [spec("x", slow), *backend.specs("ac")],
+            strategy="rest_for_one",
+            backoff=Backoff(2, 2, jitter=0),
+        ) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        began = trio.current_time()
+        await _crash(supervisor, "c")  # comes back at 2, but for what follows
+        await trio.sleep(1)
+        nursery.start_soon(trio_claude.query, "x", "work")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(supervisor.restart_session, "x")  # the supervisor is busy until 4
+        await trio.testing.wait_all_tasks_blocked()
+        await _crash(supervisor, "a")  # so at 4 the two of them have to wait until 6
+        await trio_claude.query("c", "Hi")
+        assert 6 == trio.current_time() - began

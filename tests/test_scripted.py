@@ -83,6 +83,14 @@ async def test_a_result_of_the_scripts_own_ends_the_answer() -> None:
     assert await _answer(backend, "first", "second") == ["mine", "next"]
     assert backend.turns[1].history == (("first", "mine"),)
 
+    backend = ScriptedBackend([[ResultMessage("mine"), "never"]])
+    async with (
+        backend.connect() as connection,
+        connection.open(LIBRARY_DEFAULTS) as conversation,
+        conversation.turn("first", LIBRARY_DEFAULTS) as events,
+    ):
+        assert [event async for event in events][1:] == [ResultMessage("mine")]
+
 
 async def test_an_error_for_an_answer() -> None:
     """A QueryError is the turn's, with what came before it; the session goes on."""

@@ -9,7 +9,7 @@ from typing import Any, Self, assert_type
 import pytest
 import trio
 from hypothesis import given, strategies as st
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 import trio_claude
 from trio_claude import (
@@ -351,7 +351,8 @@ async def test_a_source_without_a_close_is_let_be() -> None:
 
     stream = streams.until_result(Plain())
     assert await read(stream) == [RESULT]
-    await stream.aclose()
+    with assert_checkpoints():
+        await stream.aclose()
 
 
 async def test_a_stream_that_is_left_early_warns_of_nothing() -> None:
@@ -475,6 +476,7 @@ def cut(*pieces: str) -> list[str]:
         ["One. ", "Two! ", "Three? ", "Four\N{HORIZONTAL ELLIPSIS} ", "Five"],
         ["Pi is 3.14 or so. ", "See trio_claude.streams and example.com/a.b?c for more."],
         ["Dr. Smith and J. R. Doe of the U.S. Army came. ", "E.g. Tom, cf. Fig. 3 and al. Others."],
+        ["Somebody (Dr. Smith, *cf. Fig. 3*) came. ", "(I. Newton too.) ", "They left."],
         ["He said etc. and so on. ", "Really? he asked. ", "Well... yes."],
         [
             '"Quoted." ',

@@ -21,6 +21,7 @@ from trio_claude import (
     UsageError,
     open_supervisor,
 )
+from trio_claude._supervision.policy import Strategy
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
 from .support import Record, hang, nothing_left, spec
@@ -405,10 +406,11 @@ async def test_nothing_of_the_caller_s_reaches_the_session() -> None:
 
 async def test_two_events_of_one_moment(autojump_clock: MockClock) -> None:
     """Two crashes at once are two entries for one_for_one, and one for one_for_all (OTP 1.7)."""
-    for strategy, entries in (("one_for_one", 2), ("one_for_all", 1)):
+    strategies: list[tuple[Strategy, int]] = [("one_for_one", 2), ("one_for_all", 1)]
+    for strategy, entries in strategies:
+        record = Record()
         async with open_supervisor(
-            [spec("a"), spec("b")],
-            strategy=strategy,  # type: ignore[arg-type]
+            [spec("a"), spec("b")], strategy=strategy, on_event=record
         ) as supervisor:
             for name in "ab":
                 incarnation = supervisor.get_session(name)._inbox.incarnation
@@ -417,3 +419,6 @@ async def test_two_events_of_one_moment(autojump_clock: MockClock) -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert entries == supervisor.statistics().recent_restarts
             assert 2 == supervisor.count_sessions()
+            # Each end is reported as what it was, also the one that the group's stop absorbs.
+            assert ["Exited a", "Exited b"] == sorted(record.words("Exited", "Stopped"))
+            assert ["a", "b"] == [str(info.last_error) for info in supervisor.list_sessions()]

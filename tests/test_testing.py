@@ -91,6 +91,23 @@ async def test_a_session_can_crash_itself(autojump_clock: MockClock) -> None:
         assert str(await session.query("and?")) == "alive"
 
 
+async def test_a_session_can_crash_itself_inside_of_a_shield(autojump_clock: MockClock) -> None:
+    """Not even there does it wait for its own end: the fault comes where the shield ends."""
+    reached: list[str] = []
+
+    async def answer(_: ScriptedTurn) -> str:
+        with trio.CancelScope(shield=True):
+            await crash(trio_claude.get_session("it"))
+            reached.append("the end of the shield")
+        await trio.lowlevel.checkpoint()
+        raise AssertionError
+
+    async with one_session(ScriptedBackend(answer)) as (_, session):
+        with trio.fail_after(5), pytest.raises(SessionCrashed, match="on purpose"):
+            await session.query("die")
+        assert reached == ["the end of the shield"]
+
+
 async def test_a_session_can_crash_while_it_starts_again(autojump_clock: MockClock) -> None:
     """A start that fails is a fault like another."""
     opened = 0
@@ -113,10 +130,10 @@ async def test_what_is_not_there_cannot_crash(autojump_clock: MockClock) -> None
     """While a delay passes before its restart, and after it was terminated."""
     async with one_session(ScriptedBackend(), backoff=Backoff(5.0)) as (supervisor, session):
         await crash(session)
-        with pytest.raises(UsageError, match=r"session 'it' is .*: nothing of it runs"):
+        with pytest.raises(UsageError, match="session 'it' has ended, and is not up again yet"):
             await crash(session)
         await wait_all_tasks_blocked()
-        with pytest.raises(UsageError, match="session 'it' is restarting: nothing of it runs"):
+        with pytest.raises(UsageError, match="session 'it' has ended, and is not up again yet"):
             await crash(session)
         await supervisor.terminate_session("it")
         with pytest.raises(SessionTerminated, match="session 'it' is stopped"):

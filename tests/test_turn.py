@@ -261,3 +261,23 @@ async def test_options_that_cannot_be_sent_are_the_caller_s_fault(options: Any) 
             again = await trio_claude.query("a", "What's my favorite language?")
             assert "Python" in str(again)
             assert 0 == supervisor.statistics().recent_restarts
+
+
+async def test_a_caller_that_has_the_result_waits_for_the_backend_to_end_the_turn(
+    autojump_clock: MockClock,
+) -> None:
+    """Cancelled between the result and the end of the backend's block: the turn is whole for both."""
+    ended = 0
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[trio.abc.ReceiveChannel[Event]]:
+        nonlocal ended
+        yield _events(ResultMessage("whole", session_id="7"))
+        await trio.sleep(2)
+        ended += 1
+
+    async with open_session(backend=_Odd(turn)) as session:
+        with trio.move_on_after(1) as scope:
+            assert "whole" == str(await session.query("Hi"))
+        assert scope.cancel_called
+        assert (1, "7") == (ended, session.session_id)

@@ -4,8 +4,6 @@ All of them are frozen values. What a newer service sends and this version has n
 fields in ``extra``, blocks as :class:`UnknownBlock`, events as :class:`UnknownMessage`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -38,7 +36,7 @@ class Usage:
     extra: JSONObject = _json_field()
     """The fields that this version has no name for."""
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: "Usage") -> "Usage":
         """Both together; ``extra`` is that of the later one."""
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,

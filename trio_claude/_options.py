@@ -5,10 +5,12 @@ the supervisor's ``defaults`` (the nearest supervisor first), the application's 
 environment, the library's own.
 """
 
-from __future__ import annotations
-
+# Without "from __future__ import annotations", here and in _messages: so that what looks at the
+# fields of our values (cattrs, inspect, the docs) finds types and not texts.
 import math
 import os
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 import attrs
@@ -34,10 +36,6 @@ from ._validation import (
     show_options,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-
 RestartType: TypeAlias = Literal["permanent", "transient", "temporary"]
 
 DEFAULT_BASE_URL = "https://api.anthropic.com"
@@ -53,6 +51,10 @@ def _is_backend(value: object) -> bool:
     if isinstance(value, str):
         return value in ("messages", "cli")
     return not isinstance(value, type) and callable(getattr(value, "connect", None))
+
+
+def _as_tuple(value: Sequence[str] | None) -> Sequence[str] | None:
+    return tuple(value) if isinstance(value, list) else value
 
 
 # ---- the options --------------------------------------------------------------------------------
@@ -108,7 +110,8 @@ class SessionOptions:
     """A bearer token, instead of a key. Else ``ANTHROPIC_AUTH_TOKEN``."""
 
     base_url: str | None = attrs.field(
-        default=None, validator=checked(is_url, "an http:// or https:// address")
+        default=None,
+        validator=checked(is_url, "an http:// or https:// address without a user name or password"),
     )
     """Where the service is. Else ``ANTHROPIC_BASE_URL``, else the public service."""
 
@@ -146,7 +149,9 @@ class SessionOptions:
     """Only so many of the likeliest tokens. Else the service's own default."""
 
     stop_sequences: Sequence[str] | None = attrs.field(
-        default=None, validator=checked(is_strings, "a list of texts that are not empty")
+        default=None,
+        converter=_as_tuple,
+        validator=checked(is_strings, "a list of texts that are not empty"),
     )
     """Texts at which the answer ends."""
 
@@ -287,25 +292,30 @@ def configure(**options: Unpack[Overrides]) -> None:
     _application = SessionOptions(**options)
 
 
+_VARIABLES = (
+    ("api_key", "ANTHROPIC_API_KEY"),  # before the token: where both are set, it is the one
+    ("auth_token", "ANTHROPIC_AUTH_TOKEN"),
+    ("base_url", "ANTHROPIC_BASE_URL"),
+    ("model", "ANTHROPIC_MODEL"),
+)
+
+
 def environment(variables: Mapping[str, str]) -> SessionOptions:
     """The options that the environment sets. An empty variable is not set.
 
     Raises:
       ConfigurationError: a variable holds what its option refuses.
     """
-    given: dict[str, Any] = {
-        name: variables[variable]
-        for name, variable in (
-            ("api_key", "ANTHROPIC_API_KEY"),
-            ("auth_token", "ANTHROPIC_AUTH_TOKEN"),
-            ("base_url", "ANTHROPIC_BASE_URL"),
-            ("model", "ANTHROPIC_MODEL"),
-        )
-        if variables.get(variable)
-    }
-    if "api_key" in given:
-        given.pop("auth_token", None)  # nobody chose between the two: the key it is
-    return SessionOptions(**given)
+    given = SessionOptions()
+    for name, variable in _VARIABLES:
+        value = variables.get(variable, "").strip()  # a file read into it ends with a line break
+        if value and not (name == "auth_token" and given.api_key is not None):
+            try:
+                change: dict[str, Any] = {name: value}
+                given = attrs.evolve(given, **change)
+            except ConfigurationError as exc:
+                raise ConfigurationError(f"{variable} in the environment: {exc}") from None
+    return given
 
 
 def merge(*layers: SessionOptions) -> SessionOptions:

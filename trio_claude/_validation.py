@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
 from ._errors import ConfigurationError
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: a token
+_CREDENTIALS = re.compile(r"://[^/?#\s]*@")
 
 
 def is_count(value: object, least: int = 0) -> bool:
@@ -19,7 +24,12 @@ def is_count(value: object, least: int = 0) -> bool:
 
 def is_number(value: object) -> bool:
     """A number that is not nan; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # an int that no clock can count with
+        return False
 
 
 def is_seconds(value: object) -> bool:
@@ -37,47 +47,69 @@ def is_hashable(value: object) -> bool:
 
 
 def is_token(value: object) -> bool:
-    # What can stand in an HTTP header: anything else would fail deep inside the client.
-    return isinstance(value, str) and value.isascii() and value.isprintable() and value != ""
+    """What can stand in an HTTP header; anything else would fail deep inside the client."""
+    return _is_header_value(value) and value != ""
 
 
-def is_url(value: object) -> bool:
+def _is_header_value(value: object) -> bool:
     return (
         isinstance(value, str)
-        and value.startswith(("http://", "https://"))
-        and not any(char.isspace() for char in value)
-        and value.partition("://")[2].strip("/") != ""
+        and value.isascii()
+        and value.isprintable()
+        and value == value.strip()
     )
 
 
+def is_url(value: object) -> bool:
+    """Where a service can be: http or https, a host, and neither a name nor a password."""
+    if not isinstance(value, str) or any(char.isspace() for char in value):
+        return False
+    try:
+        url = urlsplit(value)
+        return (
+            url.scheme in ("http", "https")
+            and bool(url.hostname)
+            and url.port != 0  # which also raises for one that is no number
+            and "@" not in url.netloc
+        )
+    except ValueError:
+        return False
+
+
 def is_text(value: object) -> bool:
+    """Any text, also an empty one."""
     return isinstance(value, str)
 
 
 def is_name(value: object) -> bool:
+    """Text that is not blank."""
     return isinstance(value, str) and value.strip() != ""
 
 
 def is_strings(value: object) -> bool:
+    """A list of texts that are not empty."""
     return (
         isinstance(value, Sequence)
-        and not isinstance(value, str)
+        and not isinstance(value, str | bytes)
         and all(isinstance(item, str) and item for item in value)
     )
 
 
 def is_mapping(value: object) -> bool:
+    """A mapping as JSON can have it."""
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 def is_headers(value: object) -> bool:
+    """A mapping of HTTP headers that can be sent as they are."""
     return isinstance(value, Mapping) and all(
-        is_token(key) and isinstance(item, str) and item.isascii() and item.isprintable()
+        isinstance(key, str) and _HEADER_NAME.fullmatch(key) and _is_header_value(item)
         for key, item in value.items()
     )
 
 
 def is_queue(value: object) -> bool:
+    """How many may wait: a count, or infinitely many."""
     return is_count(value) or value == math.inf
 
 
@@ -88,10 +120,15 @@ def checked(
 
     def validate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if value is not None and not check(value):
-            shown = f"a {type(value).__name__}" if secret else repr(value)
+            shown = f"a {type(value).__name__}" if secret else _shown(value)
             raise ConfigurationError(f"{attribute.name} must be {valid}, not {shown}")
 
     return validate
+
+
+def _shown(value: object) -> str:
+    """The value as it can stand in an error: without the password that a URL may have."""
+    return _CREDENTIALS.sub("://***@", repr(value))
 
 
 def refuse_unknown(cls: type, given: Iterable[str]) -> None:

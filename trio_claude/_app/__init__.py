@@ -16,11 +16,12 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         from .cli import run  # here, because its libraries are an extra
     except ModuleNotFoundError as exc:
-        if exc.name != "click":
-            raise
-        print(
-            "trio-claude: the command needs click: pip install 'trio-claude[demo]'",
-            file=sys.stderr,
-        )
+        print(f"trio-claude: {missing(exc)}", file=sys.stderr)
         return 1
     return run(args)
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to do about a library that is not there."""
+    library = (error.name or "a library").partition(".")[0]
+    return f"the command needs {library}: pip install 'trio-claude[demo]'"

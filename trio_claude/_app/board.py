@@ -6,14 +6,11 @@ written because it was planned, only because it happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 import trio
 
-from .._errors import SessionCrashed
-from .._messages import ResultMessage
 from .._supervision.events import (
     IntensityExceeded,
     RestartScheduled,
@@ -25,7 +22,21 @@ from .._supervision.events import (
     SupervisorEvent,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from .._errors import SessionCrashed
+    from .._messages import ResultMessage
+
 _E = TypeVar("_E", bound=SupervisorEvent)
+
+_STATUS: dict[type[SessionEvent], str] = {
+    SessionStarting: "starting",
+    SessionReady: "running",
+    SessionExited: "crashed",
+    RestartScheduled: "restarting",
+    SessionStopped: "stopped",
+}
 
 
 @attrs.define(eq=False)
@@ -137,24 +148,16 @@ class Board:
 
     def _update(self, row: Row, event: SessionEvent) -> None:
         row.incarnation = event.incarnation
-        match event:
-            case SessionStarting():
-                row.status = "starting"
-            case SessionReady():
-                row.status = "running"
-                row.restarts += 1
-                if row.restarts:
-                    self.note(f"{row.name}: up again, incarnation {row.incarnation}")
-            case SessionExited(cause=cause):
-                row.status = "crashed"
-                row.words = str(cause)
-                row.crashed_at = self.seconds
-                what = "failed to start" if event.uptime is None else "crashed"
-                self.note(f"{row.name}: {what}: {cause}")
-            case RestartScheduled():
-                row.status = "restarting"
-            case SessionStopped():
-                row.status = "stopped"
+        row.status = _STATUS[type(event)]
+        if isinstance(event, SessionReady):
+            row.restarts += 1
+            if row.restarts:
+                self.note(f"{row.name}: up again, incarnation {row.incarnation}")
+        elif isinstance(event, SessionExited):
+            row.words = str(event.cause)
+            row.crashed_at = self.seconds
+            what = "failed to start" if event.uptime is None else "crashed"
+            self.note(f"{row.name}: {what}: {event.cause}")
 
     # ---- what sessions answer -------------------------------------------------------------------
 

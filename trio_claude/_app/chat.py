@@ -12,17 +12,21 @@ import re
 import signal
 import sys
 import termios
-from collections.abc import Callable, Iterator
-from typing import IO
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
-from .._errors import TrioClaudeError
+from .._errors import SessionCrashed, TrioClaudeError
 from .._options import SessionSpec
-from .._session.handle import SessionHandle
 from .._supervision.opening import open_supervisor
 from .ask import print_answer
 from .terminal import complain, decoded, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from .._session.handle import SessionHandle
 
 _COMMAND = re.compile(r"/\w*")
 _HELP = """\
@@ -46,8 +50,7 @@ async def chat(*, model: str | None, system: str | None) -> None:
             with _terminal_put_back(sys.stdin.fileno()):
                 await Chat(session, _edited_line, forgiving=True).run()
             return
-        with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
-            await Chat(session, lambda: _plain_line(stdin), forgiving=False).run()
+        await Chat(session, partial(_plain_line, sys.stdin.fileno()), forgiving=False).run()
 
 
 class Chat:
@@ -78,7 +81,7 @@ class Chat:
                     await self._act(line)
                 nursery.cancel_scope.cancel(reason="the chat has ended")
 
-    async def _obey(self, signals: trio.abc.ReceiveChannel[int]) -> None:
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for _signal in signals:
             self._scope.cancel(reason="Ctrl-C")
 
@@ -97,15 +100,16 @@ class Chat:
     async def _act(self, line: str) -> None:
         with trio.CancelScope() as self._scope:
             try:
-                await self._obey_or_ask(line)
+                await self._answer(line)
             except TrioClaudeError as exc:
                 if not self._forgiving:
                     raise
-                complain(str(exc))
+                lost = "; it remembers nothing now" if isinstance(exc, SessionCrashed) else ""
+                complain(f"{exc}{lost}")
         if self._scope.cancelled_caught:
             write("(interrupted; this question and its answer are not remembered)\n")
 
-    async def _obey_or_ask(self, line: str) -> None:
+    async def _answer(self, line: str) -> None:
         match line:
             case "":
                 pass
@@ -137,13 +141,14 @@ def _edited_line() -> str:
     return input("> ")
 
 
-def _plain_line(stdin: IO[bytes]) -> str:
-    """A line from a pipe or a file.
+def _plain_line(stdin: int) -> str:
+    """A line from a pipe or a file, given by its number.
 
     It is not buffered, so that no lock is held in a thread that is left behind: the interpreter
     would stumble over it at its end.
     """
-    line = stdin.readline()
+    with open(stdin, "rb", buffering=0, closefd=False) as pipe:
+        line = pipe.readline()
     if not line:
         raise EOFError
     return decoded(line)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import click
 import trio
 
 from .._errors import TrioClaudeError
+from . import missing
 from .ask import ask
 from .chat import chat
-from .demo import demo
 from .simulate import simulate
 from .terminal import complain, decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -35,7 +37,7 @@ def run(args: Sequence[str] | None = None) -> int:
         complain(f"{exc.format_message()} (see trio-claude --help)")
         return exc.exit_code
     except ModuleNotFoundError as exc:
-        complain(f"the command needs {exc.name}: pip install 'trio-claude[demo]'")
+        complain(missing(exc))
     except (TrioClaudeError, OSError) as exc:
         complain(str(exc))
     except Exception as exc:
@@ -98,6 +100,8 @@ def _demo(live: bool) -> int | None:
 
     On a simulator: no key is needed. The exit status is 1 if anything of it did not happen.
     """
+    from .demo import demo  # here, because only this needs rich
+
     return _run(partial(demo, live=live))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -14,6 +14,9 @@ from .board import Board
 from .story import TOP, Claim, Story
 from .terminal import complain
 from .view import choose_view
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 # Seconds between two words of a simulated answer, and between two acts; the rest is as fast as it
 # can be. Together they make ten seconds.

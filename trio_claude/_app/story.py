@@ -7,8 +7,8 @@ reader sets the pace.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -31,7 +31,11 @@ from .. import (
     whereis,
 )
 from ..testing import crash
-from .board import Answer, Board
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from .board import Answer, Board
 
 TOP = "demo"
 CRASHED, GOING, COMING = "code_reviewer", "doc_writer", "translator"
@@ -139,7 +143,7 @@ class Story:
         async with self._answering(*FIRST) as go_on:
             self.beside_crash = self._streaming_beside(CRASHED)
             await crash(handle, RuntimeError("a fault, on purpose"))
-            await self._board.until(lambda: len(self._board.seen(SessionReady, CRASHED)) == 2)
+            await self._up(CRASHED, 2)
             self.same_handle = get_session(CRASHED) is handle
             go_on.set()
             self._board.note(f"{CRASHED} is back, the others go on; does it know the code word?")
@@ -164,9 +168,7 @@ class Story:
             for gust in range(1, _GUSTS + 1):
                 await crash(get_session(STORMED), RuntimeError(f"gust {gust}"))
                 go_on.set()
-                await self._board.until(
-                    lambda ups=gust + 1: len(self._board.seen(SessionReady, STORMED)) == ups
-                )
+                await self._up(STORMED, gust + 1)
                 await trio.sleep(self._pause)
         self._board.note(f"{GROUP} is up again, all of it; its sessions are asked by name")
         async with self._answering(STORMED, SPARED):
@@ -208,6 +210,10 @@ class Story:
         finally:
             self._board.end(answer)
         return answer
+
+    async def _up(self, name: str, times: int) -> None:
+        """Wait until a session has been up so often."""
+        await self._board.until(lambda: len(self._board.seen(SessionReady, name)) == times)
 
     def _streaming_beside(self, name: str) -> list[Answer]:
         return [answer for answer in self._board.streaming() if answer.row.name != name]

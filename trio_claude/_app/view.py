@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 from rich import box
@@ -16,9 +17,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from .board import Board, Row
-from .story import Claim
 from .terminal import one_line, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from .board import Board, Row
+    from .story import Claim
 
 # Often enough to be seen as movement.
 _REFRESH_SECONDS = 0.1
@@ -59,7 +64,8 @@ class View(ABC):
 def choose_view() -> View:
     """A live table, if standard output can show one."""
     console = Console(highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
+    # Asked of the file too: FORCE_COLOR, for one, makes rich believe in a terminal.
+    if sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal:
         return LiveView(console)
     return PlainView()
 

@@ -169,7 +169,7 @@ class _ScriptedConversation(Conversation):
         async with aclosing(self._backend._steps(turn)) as steps:
             async for step in steps:
                 if isinstance(step, str):
-                    for word in re.findall(r"\s*\S+\s*", step):
+                    for word in re.findall(r"\s*\S+\s*|\s+", step):
                         text += word
                         yield TextDelta(0, word)
                 elif isinstance(step, float | int):

@@ -56,7 +56,12 @@ class SessionHandle:
 
     def is_alive(self) -> bool:
         """Whether the session runs. One that is being started or restarted does not."""
-        return self.status == "running"
+        incarnation = self._inbox.incarnation
+        return (
+            self.status == "running"
+            and incarnation is not None
+            and not incarnation.ended.is_set()  # the supervisor learns that a moment later
+        )
 
     async def query(self, prompt: str, **overrides: Unpack[Overrides]) -> ResultMessage:
         """Ask, and wait for the whole answer.

@@ -39,6 +39,7 @@ class Inbox:
         self.turn: Turn | None = None
         """The one in flight."""
         self._run = current_run()
+        self._present = 0  # requests that wait or are in flight
         self._closed = True
         self.open()
 
@@ -106,8 +107,9 @@ class Inbox:
             raise self.gone()
         max_queue = turn.options(self.options).max_queue
         assert max_queue is not None
-        idle = self.status == "running" and self.turn is None
-        if self.waiting >= max_queue + idle:  # an idle session takes one at once
+        # Not counted by who waits in `send`: between there and here is a moment in which a request
+        # has been handed over, and isn't known as the turn in flight yet.
+        if self._present >= max_queue + (self.status == "running"):
             raise SessionBusy(
                 f"{self.waiting} callers wait for session {self.called!r}, "
                 f"and max_queue is {max_queue:g}"
@@ -119,10 +121,18 @@ class Inbox:
         Raises:
           SessionTerminated: the session is stopped, or is being stopped meanwhile.
         """
+        request.on_end = self._left
+        self._present += 1
         try:
             await self._send.send(request)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self.gone() from None
+        except BaseException as exc:
+            self._left()
+            if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise self.gone() from None
+            raise
+
+    def _left(self) -> None:
+        self._present -= 1
 
     def gone(self) -> SessionTerminated:
         """What callers of a stopped session get."""

@@ -10,7 +10,8 @@ reading to the end. The order matters at exactly one place, the end of a turn th
    and gives the verdict in the same breath.
 
 So a turn is remembered if and only if its caller got the result: a caller that was cancelled
-before 1 has it nowhere, and one that got there can't be cancelled any more before 3.
+before 1 has it nowhere, and one that got there can't be cancelled any more before 3. Whatever else
+ends a turn, such as an interruption, comes before 3, and then it ends the turn for both; or after.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Request:
     """Something that a caller asks of a session, with exactly one outcome."""
 
     def __init__(self) -> None:
+        self.on_end: Callable[[], None] = _nobody_to_tell
+        """Called when there is an outcome, in the same breath."""
         self._ended = trio.Event()
         self._error: TrioClaudeError | None = None
 
@@ -49,6 +52,7 @@ class Request:
         if not self._ended.is_set():
             self._error = error
             self._ended.set()
+            self.on_end()
 
     @property
     def ended(self) -> bool:
@@ -71,6 +75,10 @@ class Request:
         """Raise the outcome if it is an error."""
         if self._error is not None:
             raise self._error
+
+
+def _nobody_to_tell() -> None:
+    """What a request that is in no line does when it ends."""
 
 
 class Clear(Request):
@@ -157,12 +165,10 @@ class Turn(Request):
                     )
                 await self._send.send(event)
                 self.result = event
+                whole = True
                 break
             else:
                 raise StreamInterrupted("the answer ended without a result")
-            # The last moment to take it back: see the top of this file.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            whole = True
         self._complete = whole  # also where a backend's block swallows what is raised in it
 
     def _failure(

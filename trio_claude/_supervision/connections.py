@@ -87,11 +87,6 @@ class Connections:
             if self._shared.get(_key(shared.backend)) is shared:
                 del self._shared[_key(shared.backend)]
 
-    def close(self) -> None:
-        """Close them all; never blocks."""
-        for shared in self._shared.values():
-            shared.scope.cancel(reason="the supervisor ended")
-
 
 def _key(backend: Any) -> Hashable:
     return backend if is_hashable(backend) else id(backend)

@@ -108,7 +108,6 @@ class Control:
             await message()
 
     def _finish(self) -> None:
-        self.connections.close()
         for call in self._calls:
             call.end(closed_error())
         self.emit(

@@ -310,7 +310,6 @@ class Roster:
             if incarnation.ready:
                 self._report_exit(child, incarnation)
             return
-        incarnation.intent = incarnation.intent or intent
         if incarnation.ready:
             incarnation.finish()
             with trio.move_on_after(grace):

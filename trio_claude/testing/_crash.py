@@ -20,8 +20,7 @@ async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
     Raises:
       ConfigurationError: ``handle`` is none, or ``exc`` is no Exception.
       SessionTerminated: the session is stopped.
-      UsageError: it is being started again, so that nothing is there to be killed; or this is
-        called from another run.
+      UsageError: it has ended and is not up again yet; or this is called from another run.
     """
     if not isinstance(handle, SessionHandle):
         raise ConfigurationError(f"handle must be a SessionHandle, not {handle!r}")
@@ -36,7 +35,7 @@ async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
         raise inbox.gone()
     incarnation = inbox.incarnation
     if incarnation is None or incarnation.ended.is_set():
-        raise UsageError(f"session {inbox.called!r} is {handle.status}: nothing of it runs yet")
+        raise UsageError(f"session {inbox.called!r} has ended, and is not up again yet")
     incarnation.crash(exc)
     if inbox.is_inside():
         await trio.lowlevel.checkpoint()
