@@ -17,7 +17,7 @@ import pytest
 
 import trio_claude._app
 from tests.app_support import PATIENCE, Service, new_terminal, use
-from trio_claude import ResultMessage, open_session
+from trio_claude import ResultMessage, SupervisorError, open_session
 from trio_claude._app import ask, cli, main, terminal
 from trio_claude.simulator import Reply, Simulator
 from trio_claude.testing import ScriptedBackend
@@ -113,6 +113,17 @@ def test_python_m() -> None:
     assert err.count(b"\n") == 1
 
 
+def test_what_fails_is_said_once() -> None:
+    """What the library also logs is not shown a second time, with its traceback."""
+    keys = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    environment = {name: value for name, value in os.environ.items() if name not in keys}
+    process = command("ask", "Hello", stdin=subprocess.DEVNULL, env=environment)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (out, process.returncode) == (b"", 1)
+    assert err.startswith(b"trio-claude: no API key")
+    assert err.count(b"\n") == 1
+
+
 def test_importing_it_runs_nothing() -> None:
     """Tools that import every module don't start the command."""
     assert importlib.import_module("trio_claude.__main__").main is main
@@ -183,9 +194,17 @@ def test_a_defect_for_developers() -> None:
     assert done.stderr.rstrip().endswith(b"ZeroDivisionError: division by zero")
 
 
+def failed(cause: Exception) -> SupervisorError:
+    """A supervisor's failure that came from this."""
+    error = SupervisorError("it failed")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
+        (failed(ValueError("why")), 1, "it failed"),
         (KeyboardInterrupt(), 130, None),
         (BaseExceptionGroup("", [OSError("no"), KeyboardInterrupt()]), 130, None),
         (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -664,3 +665,58 @@ async def test_after_a_crash_the_session_is_not_alive() -> None:
         assert not session.is_alive()
         await trio.testing.wait_all_tasks_blocked()
         assert session.is_alive()
+
+
+async def test_stop_while_the_session_is_still_connecting(autojump_clock: MockClock) -> None:
+    """Who asks a session to finish before it is up is heard: it ends as soon as it is."""
+
+    class Slow(ScriptedBackend):
+        @asynccontextmanager
+        async def connect(self) -> AsyncIterator[trio_claude.Connection]:
+            await trio.sleep(2)
+            async with super().connect() as connection:
+                yield connection
+
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            async with open_supervisor([spec("a", Slow(), restart="temporary")]) as supervisor:
+                await trio.testing.wait_all_tasks_blocked()
+                assert () == supervisor.list_sessions()
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        await trio_claude.get_session("a").stop()
+        assert 2 == trio.current_time() - began
+
+
+async def test_interrupt_finds_the_turn_as_soon_as_the_stream_is_entered(
+    autojump_clock: MockClock,
+) -> None:
+    """There is no moment in which a question has been taken and can't be interrupted."""
+    async with open_session(backend=ScriptedBackend(lambda turn: [5.0, "late"])) as session:
+        for _ in range(20):  # the moment depends on Trio's scheduler
+            async with session.stream("Hi") as events:
+                await session.interrupt()
+                with pytest.raises(Interrupted):
+                    while True:
+                        await events.receive()
+
+
+async def test_a_stream_that_another_task_closes(autojump_clock: MockClock) -> None:
+    """Who receives then gets ClosedResourceError, like with any channel of Trio's."""
+    async with (
+        open_session(backend=ScriptedBackend(hang)) as session,
+        session.stream("Hi") as events,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def read() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                while True:
+                    await events.receive()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await events.aclose()

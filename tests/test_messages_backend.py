@@ -19,8 +19,13 @@ import trio.testing
 import trio_claude._errors as errors
 from tests import faulty_server as faulty
 from tests.faulty_server import LAST_CHUNK, PING, Exchange, Script, chunk, good, head, sse
-from trio_claude._backends.messages_api import MessagesBackend, attempts, http_client, models
-from trio_claude._backends.messages_api import backend as backend_module
+from trio_claude._backends.messages_api import (
+    MessagesBackend,
+    attempts,
+    backend as backend_module,
+    http_client,
+    models,
+)
 from trio_claude._backends.messages_api.backend import MessagesConnection, MessagesConversation
 from trio_claude._messages import (
     AssistantMessage,

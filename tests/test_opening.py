@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from trio.testing import MockClock
 import trio_claude
 from trio_claude import (
     ConfigurationError,
+    LocalRegistry,
     RestartIntensityExceeded,
     SessionCrashed,
     SessionExists,
@@ -23,6 +24,7 @@ from trio_claude import (
     SupervisorEvent,
     SupervisorSpec,
     SupervisorStopped,
+    Via,
     open_session,
     open_supervisor,
     run_supervisor,
@@ -535,3 +537,155 @@ async def test_a_session_that_cannot_be_killed_is_reported(
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert 2 == len(said)
     assert "'mule' was cancelled and has not ended in 10 seconds" in said[0]
+
+
+async def test_every_session_is_stopped_although_each_stop_raises() -> None:
+    """What no library may answer, raised at each stop by on_event or a registry, waits for the end."""
+
+    class Exits(LocalRegistry):
+        def unregister(self, key: Hashable) -> None:
+            super().unregister(key)
+            raise SystemExit(f"unregister {key!r}")
+
+    def exits(event: SupervisorEvent) -> None:
+        if isinstance(event, trio_claude.SessionStopped):
+            raise SystemExit("stopped")
+
+    for on_event, registry in ((exits, LocalRegistry()), (Record(), Exits())):
+        backend = ScriptedBackend()
+        async with nothing_left(backend):
+            with pytest.raises(SystemExit) as caught:
+                async with open_supervisor(
+                    [spec(Via(registry, name), backend) for name in "abc"], on_event=on_event
+                ):
+                    pass
+            assert str(caught.value) in ("stopped", "unregister 'c'")
+        assert () == registry.keys()
+
+
+async def test_a_group_with_a_keyboard_interrupt_in_it() -> None:
+    """The body's leaves as it is; of a session's, the KeyboardInterrupt does."""
+    interrupt = KeyboardInterrupt()
+    group = BaseExceptionGroup("mine", [ValueError(), interrupt])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_supervisor([spec("a")]):
+            raise group
+    assert group is caught.value
+
+    with pytest.raises(KeyboardInterrupt) as caught_interrupt:
+        async with open_session(backend=ScriptedBackend([group])) as session:
+            await session.query("Hi")
+    assert interrupt is caught_interrupt.value
+
+
+async def test_ctrl_c_cannot_hit_what_decides() -> None:
+    """The control and the ends of sessions are protected from it; what users wrote is not."""
+    protected: dict[str, bool] = {}
+
+    def on_event(event: SupervisorEvent) -> None:
+        protected["decides"] = trio.lowlevel.currently_ki_protected()
+
+    async def answer(turn: ScriptedTurn) -> str:
+        protected["answers"] = trio.lowlevel.currently_ki_protected()
+        return "fine"
+
+    async with open_supervisor([spec("a", ScriptedBackend(answer))], on_event=on_event):
+        protected["body"] = trio.lowlevel.currently_ki_protected()
+        await trio_claude.query("a", "Hi")
+    assert {"decides": True, "answers": False, "body": False} == protected
+
+
+async def test_a_ctrl_c_before_there_is_anything() -> None:
+    """It leaves as itself, not in a group of the hidden nursery's."""
+
+    def on_control(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio_claude._supervision.opening, "Control", on_control)  # type: ignore[attr-defined]
+        with pytest.raises(KeyboardInterrupt):
+            async with open_supervisor():
+                raise AssertionError("never entered")
+
+
+async def test_leaving_frees_a_turn_that_waits_for_the_supervisor(
+    autojump_clock: MockClock,
+) -> None:
+    """A call in the mailbox is told at once that all ends: the turn behind it needs no grace."""
+
+    async def on_open(options: trio_claude.SessionOptions) -> None:
+        if options.model == "slow":
+            await trio.sleep_forever()
+
+    async def answer(turn: ScriptedTurn) -> str:
+        with pytest.raises(trio.ClosedResourceError):
+            await supervisor.terminate_session("b")
+        return "told"
+
+    backend = ScriptedBackend(answer, on_open=on_open)
+    answers: list[str] = []
+
+    async def ask() -> None:
+        answers.append(str(await trio_claude.query("a", "Terminate b")))
+
+    async def start() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await supervisor.start_session(spec("c", backend, model="slow"))
+
+    async with trio.open_nursery() as nursery, nothing_left(backend):
+        async with open_supervisor(
+            [spec("a", backend, shutdown=float("inf")), spec("b", backend)]
+        ) as supervisor:
+            nursery.start_soon(start)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            began = trio.current_time()
+        assert began == trio.current_time()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ["told"] == answers
+
+
+async def test_a_session_that_crashes_as_soon_as_it_is_open() -> None:
+    """open_session gives its handle all the same, and the first query says that it is gone."""
+    for _ in range(20):  # the moment depends on Trio's scheduler
+        backend = ScriptedBackend([OSError("at once")])
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                while (session := trio_claude.whereis("a")) is None:
+                    await trio.lowlevel.checkpoint()
+                with pytest.raises(SessionCrashed):
+                    await session.query("Hi")
+
+            nursery.start_soon(ask)
+            async with open_session(name="a", backend=backend) as handle:
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(SessionTerminated):
+                    await handle.query("Hi")
+
+
+async def test_the_one_that_was_given_up_for_is_stopped(autojump_clock: MockClock) -> None:
+    """While the others have their grace, it is known as stopped, and nobody waits for it."""
+    backend = ScriptedBackend(lambda turn: [3.0, "done"])
+    with pytest.RaisesGroup(RestartIntensityExceeded):
+        async with trio.open_nursery() as nursery:
+            async with open_supervisor(
+                [spec("a", backend), spec("b", backend)], max_restarts=0
+            ) as supervisor:
+                nursery.start_soon(trio_claude.query, "b", "work")
+                await trio.testing.wait_all_tasks_blocked()
+                session = supervisor.get_session("a")
+
+                async def look() -> None:
+                    await trio.sleep(1)
+                    assert "stopped" == session.status
+                    assert trio_claude.whereis("a") is None
+                    assert 1 == supervisor.count_sessions()
+                    assert supervisor.statistics().gave_up
+                    with pytest.raises(SessionTerminated):
+                        await session.query("Hi")
+
+                nursery.start_soon(look)
+                await crash(session)
+                await trio.sleep_forever()

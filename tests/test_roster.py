@@ -18,6 +18,7 @@ from trio_claude import (
     SessionSpec,
     SessionTerminated,
     Supervisor,
+    TooManySessions,
     open_supervisor,
 )
 from trio_claude._supervision.policy import Strategy
@@ -485,3 +486,50 @@ async def test_a_delay_is_overtaken_by_that_of_its_group(autojump_clock: MockClo
         await _crash(supervisor, "a")  # so at 4 the two of them have to wait until 6
         await trio_claude.query("c", "Hi")
         assert 6 == trio.current_time() - began
+
+
+async def test_a_group_comes_back_in_order_after_its_delay(autojump_clock: MockClock) -> None:
+    """The start order is the same with a backoff as without."""
+    record, backend = Record(), Flaky()
+    async with open_supervisor(
+        backend.specs("abc"), strategy="one_for_all", backoff=Backoff(1, 1), on_event=record
+    ) as supervisor:
+        record.moves()
+        await _crash(supervisor, "b")
+        await trio.sleep(2)
+        assert ["Stopped c", "Stopped a", "Ready a", "Ready b", "Ready c"] == record.moves()
+
+
+async def test_a_restart_during_the_first_start_comes_after_it(autojump_clock: MockClock) -> None:
+    """Whoever starts a session gets it, also if somebody restarts it meanwhile."""
+
+    async def slowly(options: SessionOptions) -> None:
+        await trio.sleep(2)
+
+    backend = ScriptedBackend(on_open=slowly)
+    async with open_supervisor() as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.start_session, spec("a", backend))
+        await trio.testing.wait_all_tasks_blocked()
+        await supervisor.restart_session("a")
+        (info,) = supervisor.list_sessions()
+        assert (2, "running") == (info.incarnation, info.status)
+
+
+async def test_a_stopped_session_needs_room_to_come_back() -> None:
+    """max_sessions holds for restart_session of one that is stopped."""
+    async with open_supervisor([spec("a", restart="transient")], max_sessions=1) as supervisor:
+        await supervisor.get_session("a").stop()
+        await trio.testing.wait_all_tasks_blocked()
+        await supervisor.start_session(spec("b"))
+        with pytest.raises(TooManySessions, match="1 sessions"):
+            await supervisor.restart_session("a")
+        await supervisor.restart_session("b")
+
+
+async def test_too_many_in_a_row_says_so(autojump_clock: MockClock) -> None:
+    """The message names the limit that was passed."""
+    with pytest.raises(RestartIntensityExceeded, match="more than 1 in a row"):
+        async with open_supervisor([spec("a")], backoff=Backoff(1, 1, max_consecutive=1)) as group:
+            for _ in range(2):
+                await crash(group.get_session("a"))
+                await trio.sleep(2)

@@ -4,8 +4,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from trio_claude._wire.sse import ServerSentEvent, SSEDecoder
 

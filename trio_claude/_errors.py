@@ -26,8 +26,8 @@
     └─ SupervisorError
        └─ RestartIntensityExceeded
 
-A :class:`QueryError` never crashes a session; any other exception that escapes a turn does. Each
-class takes its message first and everything else as keywords with defaults, so that the errors
+A :class:`QueryError` or :class:`ConfigurationError` of a turn goes to its caller and never crashes
+the session; any other exception that escapes a turn does. Each class takes its message first and everything else as keywords with defaults, so that the errors
 can be copied and pickled.
 """
 
@@ -204,7 +204,7 @@ class QueryTimeout(QueryError, trio.TooSlowError):
 
 
 class Interrupted(QueryError):
-    """Somebody called ``interrupt`` during this turn."""
+    """Somebody called ``interrupt`` during this turn, or left its stream."""
 
 
 class _TurnLost(TrioClaudeError, trio.BrokenResourceError):

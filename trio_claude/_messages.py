@@ -79,6 +79,8 @@ class ToolUseBlock:
     """The model asks for a tool to be run."""
 
     id: str
+    """Its id; the result names it."""
+
     name: str
     input: JSONObject = _json_field()
     extra: JSONObject = _json_field()
@@ -91,6 +93,8 @@ class ToolResultBlock:
     tool_use_id: str
     content: str | tuple[JSONObject, ...] | None = attrs.field(default=None, hash=False)
     is_error: bool = False
+    """Whether the tool failed."""
+
     extra: JSONObject = _json_field()
 
 
@@ -149,10 +153,20 @@ class AssistantMessage:
 
     content: tuple[ContentBlock, ...]
     model: str | None = None
+    """The model that wrote it."""
+
     id: str | None = None
+    """The service's id of it."""
+
     stop_reason: str | None = None
+    """Why the model stopped, in the service's word."""
+
     usage: Usage | None = None
+    """The tokens that it took."""
+
     parent_tool_use_id: str | None = None
+    """The tool use that it belongs to, or None."""
+
     extra: JSONObject = _json_field()
 
     @property
@@ -185,6 +199,8 @@ class ResultMessage:
     """The final text; ``str()`` of this message gives it too."""
 
     subtype: str = "success"
+    """``"success"``, or the agent's word for what went wrong."""
+
     is_error: bool = False
     stop_reason: str | None = None
     num_turns: int = 1
@@ -206,6 +222,8 @@ class ResultMessage:
     """Milliseconds of those that were spent on requests to the service."""
 
     structured_output: Any = attrs.field(default=None, hash=False)
+    """What was answered in the form that was asked for, or None."""
+
     extra: JSONObject = _json_field()
 
     @property

@@ -191,6 +191,6 @@ class Board:
             answer.row.status = "running"
         self._change()
 
-    def streaming(self, pieces: int = 1) -> list[Answer]:
-        """The answers of which at least so many pieces came, and that are not over."""
-        return [a for a in self.answers if a.under_way and a.pieces >= pieces]
+    def streaming(self) -> list[Answer]:
+        """The answers of which something came, and that are not over."""
+        return [answer for answer in self.answers if answer.under_way and answer.pieces]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import trio
 
-from .._errors import TrioClaudeError
+from .._errors import SupervisorError, TrioClaudeError
 from . import missing
 from .ask import ask
 from .chat import chat
@@ -52,15 +52,26 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _run(function: Callable[[], Awaitable[int | None]]) -> int | None:
-    """Run it in Trio; of a group of errors, only the first is raised."""
+    """Run it in Trio; of several errors, the one that counts is raised."""
     try:
         return trio.run(function)
-    except BaseExceptionGroup as group:
-        interrupts = group.subgroup(KeyboardInterrupt)
-        error: BaseException = interrupts or group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from group
+    except BaseException as exc:
+        error = _that_counts(exc)
+        if error is exc:
+            raise
+        raise error from exc
+
+
+def _that_counts(error: BaseException) -> BaseException:
+    """Of a group, an interrupt, else the first; a broken pipe, whoever else failed of it."""
+    if isinstance(error, BaseExceptionGroup):
+        group = error.subgroup(KeyboardInterrupt) or error
+        return _that_counts(group.exceptions[0])
+    if isinstance(error, SupervisorError) and error.__cause__ is not None:
+        cause = _that_counts(error.__cause__)
+        if isinstance(cause, BrokenPipeError):  # from on_event, which wrote a line
+            return cause
+    return error
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:

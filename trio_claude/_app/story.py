@@ -109,8 +109,8 @@ class Story:
         """The answers of others that were under way when it crashed ..."""
         self.beside_storm: list[Answer] = []
         """... and when the storm broke."""
-        self.finished_first = False
-        """Whether a session that was terminated in mid-answer finished that."""
+        self.last: list[Answer] = []
+        """What a session was answering when it was terminated."""
         self.name_was_free = False
         """Whether its name was free then."""
         self.after_storm: list[Answer] = []
@@ -154,11 +154,10 @@ class Story:
         self._board.note(f"{COMING} is started, {GOING} terminated once its answer is whole")
         await supervisor.start_session(_NEWCOMER)
         async with self._answering(COMING, GOING) as go_on:
-            (last,) = self._streaming_beside(COMING)
+            self.last = self._streaming_beside(COMING)
             go_on.set()
             await supervisor.terminate_session(GOING)
             self.name_was_free = whereis(GOING) is None
-        self.finished_first = last.whole
         await trio.sleep(self._pause)
 
     async def _storm(self) -> None:
@@ -170,6 +169,7 @@ class Story:
                 go_on.set()
                 await self._up(STORMED, gust + 1)
                 await trio.sleep(self._pause)
+        await self._up(GROUP, 2)
         self._board.note(f"{GROUP} is up again, all of it; its sessions are asked by name")
         async with self._answering(STORMED, SPARED):
             self.after_storm = self._board.streaming()
@@ -180,24 +180,33 @@ class Story:
     async def _answering(
         self, *names: str, prompts: Mapping[str, str] = _PROMPTS
     ) -> AsyncIterator[trio.Event]:
-        """Ask sessions at once. In the block all are in mid-answer, and stay there.
+        """Ask sessions at once. In the block all are in mid-answer, and stay there; but for one
+        whose answer was over before.
 
         They go on when the event that it gives is set, or the block is left; which waits for the
         end of all answers.
         """
+        answers = [self._board.begin(name) for name in names]
         go_on = trio.Event()
         async with trio.open_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(self._ask, name, prompts[name], go_on)
-            await self._board.until(lambda: len(self._board.streaming(_MIDWAY)) == len(names))
+            for answer in answers:
+                nursery.start_soon(self._receive, answer, prompts[answer.row.name], go_on)
+            await self._board.until(
+                lambda: all(a.pieces >= _MIDWAY or not a.under_way for a in answers)
+            )
             yield go_on
             go_on.set()
 
-    async def _ask(self, name: str, prompt: str, go_on: trio.Event | None = None) -> Answer:
-        """Ask by name, and write down what comes; in mid-answer, wait for ``go_on``."""
+    async def _ask(self, name: str, prompt: str) -> Answer:
+        """Ask by name, and wait for the whole answer."""
         answer = self._board.begin(name)
+        await self._receive(answer, prompt)
+        return answer
+
+    async def _receive(self, answer: Answer, prompt: str, go_on: trio.Event | None = None) -> None:
+        """Ask by name, and write down what comes; in mid-answer, wait for ``go_on``."""
         try:
-            async with stream(name, prompt) as events:
+            async with stream(answer.row.name, prompt) as events:
                 async for event in events:
                     if isinstance(event, TextDelta):
                         self._board.piece(answer, event.text)
@@ -209,7 +218,6 @@ class Story:
             answer.lost = exc
         finally:
             self._board.end(answer)
-        return answer
 
     async def _up(self, name: str, times: int) -> None:
         """Wait until a session has been up so often."""
@@ -240,6 +248,7 @@ class Story:
         whole = [answer for answer in board.answers if answer.whole]
         tokens = sum(row.tokens for row in board.rows.values())
         left = [name for name in board.rows if whereis(name) is not None]
+        finished = [answer.whole for answer in self.last] == [True]
         again = [answer for answer in self.after_storm if answer.whole]
         over_http = "" if requests is None else f", requests over HTTP: {requests}"
         return [
@@ -270,9 +279,9 @@ class Story:
             ),
             Claim(
                 f"terminated: {len(stopped)} ({GOING}); its answer "
-                f"{_said(self.finished_first, 'finished first', 'lost')}, its name "
+                f"{_said(finished, 'finished first', 'lost')}, its name "
                 f"{_said(self.name_was_free, 'free', 'taken')}",
-                len(stopped) == 1 and self.finished_first and self.name_was_free,
+                len(stopped) == 1 and finished and self.name_was_free,
             ),
             Claim(
                 f"a storm in {GROUP}: {len(gusts)} crashes, {restarts} restarts, given up: "

@@ -57,12 +57,13 @@ class ScriptedBackend(Backend):
     """A backend that answers what it is told to, in memory.
 
     An answer is a text, which is streamed word by word; or an exception, which is raised; or a
-    list of steps: texts, exceptions, seconds to pause, and :data:`Event` values as they are. The
+    list of steps: texts, exceptions, seconds to pause, and :data:`~trio_claude.Event` values as they are. The
     whole message and the result come behind the steps by themselves, unless the steps have a
-    :class:`ResultMessage`.
+    :class:`~trio_claude.ResultMessage`.
 
     Args:
-      answers: a list of answers, for one turn after the other; or a function of the
+      answers: a list of answers, for one turn after the other, taken when the first piece is
+        asked for; or a function of the
         :class:`ScriptedTurn` that gives one, which may be async, or an async generator of steps.
         Default: it answers from the conversation, like the simulator.
       on_open: called before each conversation begins; may raise, or be async and take its time.

@@ -130,6 +130,8 @@ class Inbox:
             if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
                 raise self.gone() from None
             raise
+        if isinstance(request, Turn) and not request.ended:
+            self.turn = request  # the session may come to it only after its caller
 
     def _left(self) -> None:
         self._present -= 1

@@ -34,9 +34,9 @@ class Incarnation:
         """What it ended with; None for a normal end."""
         self.fatal: BaseException | None = None
         """What no supervisor may answer with a restart, such as KeyboardInterrupt."""
-        self.finish: Callable[[], None] = _nothing_to_ask
-        """Asks it to finish what it does and to end normally; never blocks."""
         self._fault: Exception | None = None
+        self._asked_to_finish = False
+        self._finish: Callable[[], None] | None = None
         # Shielded: when the supervisor's surroundings are cancelled, it is the supervisor that
         # stops its children, one after the other, in its order.
         self._scope = trio.CancelScope(shield=True)
@@ -61,6 +61,18 @@ class Incarnation:
         self.started_at = trio.current_time()
         self.settled.set()
 
+    def finish(self) -> None:
+        """Ask it to finish what it does, and to end normally."""
+        self._asked_to_finish = True
+        if self._finish is not None:
+            self._finish()
+
+    def on_finish(self, finish: Callable[[], None]) -> None:
+        """Called by the child: what to do when it is asked to finish, or has been already."""
+        self._finish = finish
+        if self._asked_to_finish:
+            finish()
+
     def stop(self, intent: Intent) -> None:
         """Cancel it, for this reason."""
         if self.intent is None:
@@ -73,6 +85,7 @@ class Incarnation:
             self._fault = fault
             self._scope.cancel(reason="session crashed")
 
+    @trio.lowlevel.enable_ki_protection  # nobody would know that it has ended
     async def run(self, main: Callable[[Incarnation], Awaitable[None]]) -> None:
         """Live. Raises nothing: what ``main`` ends with is in ``error`` or ``fatal``."""
         lives.set((*lives.get(), self))
@@ -88,7 +101,3 @@ class Incarnation:
             self.error = self._fault
         self.ended.set()
         self.settled.set()
-
-
-def _nothing_to_ask() -> None:
-    """What a child that has not come far enough to be asked does when asked to finish."""

@@ -33,7 +33,7 @@ class Session:
         clear: Clear | None = None
         with self.inbox.line() as line:
             # Closing the end that is waited on wakes the task, and takes nothing from the line.
-            self.incarnation.finish = line.close
+            self.incarnation.on_finish(line.close)
             while True:
                 try:
                     async with self.connection.open(self.inbox.options) as conversation:

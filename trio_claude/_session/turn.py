@@ -248,8 +248,13 @@ class ResponseStream(trio.abc.ReceiveChannel[Event]):
         """
         if self._closed:
             await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError("this stream is closed: its block was left")
-        return await self._turn.receive()
+            raise _closed()
+        try:
+            return await self._turn.receive()
+        except Interrupted:
+            if self._closed:  # by another task, meanwhile
+                raise _closed() from None
+            raise
 
     async def aclose(self) -> None:
         """End the turn, if it has not ended, and wait until it is off the session.
@@ -260,3 +265,7 @@ class ResponseStream(trio.abc.ReceiveChannel[Event]):
         self._closed = True
         self._turn.abandon()
         await self._turn.wait_ended()
+
+
+def _closed() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("this stream is closed: its block was left")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class Retry:
     """That a child is to be started again: now, or when its delay is over."""
 
-    def __init__(self, followers: Sequence[Child]) -> None:
-        self.followers = followers
-        """Who of its group waits for its start, in start order."""
+    def __init__(self, group: Sequence[Child]) -> None:
+        self.group = group
+        """Who is started with it, in start order; it is among them."""
         self.delay = trio.CancelScope()
         """What a task that waits for the delay to pass is cancelled by."""
 
@@ -78,7 +78,7 @@ class Child(ABC):
         if retry is None:
             return ()
         retry.delay.cancel(reason="restart called off")
-        return retry.followers
+        return [child for child in retry.group if child is not self]
 
     @property
     @abstractmethod
@@ -155,6 +155,7 @@ class SessionChild(Child):
         self.inbox.incarnation = super().begin()
         return self.inbox.incarnation
 
+    @trio.lowlevel.disable_ki_protection  # from here on it is the backend's code
     async def main(self, incarnation: Incarnation) -> None:
         assert self._shared is not None
         await Session(self.inbox, incarnation, await self._shared.connection()).run()

@@ -74,6 +74,9 @@ class Control:
 
     # ---- its life -------------------------------------------------------------------------------
 
+    # A Ctrl-C must not hit the code that knows who is still there: it goes to the program's main
+    # task. What users wrote is not protected by this: see SessionChild.main.
+    @trio.lowlevel.enable_ki_protection
     async def run(self, children: Sequence[Child]) -> None:
         """Start the children, do what the mailbox says until told to end, stop the children.
 
@@ -90,7 +93,7 @@ class Control:
         except BaseException:
             if self.accepting or self._reason == "left":
                 self._reason = "cancelled"
-            self.accepting = False
+            self._refuse_calls()
             with trio.CancelScope(shield=True):
                 await self.roster.stop_all(graceful=False)
             raise
@@ -107,9 +110,13 @@ class Control:
         async for message in self._mailbox:
             await message()
 
-    def _finish(self) -> None:
+    def _refuse_calls(self) -> None:
+        # At once, not when all is over: a session that has its grace may wait for such a call.
+        self.accepting = False
         for call in self._calls:
             call.end(closed_error())
+
+    def _finish(self) -> None:
         self.emit(
             SupervisorStopped(
                 supervisor=self.spec.name, time=trio.current_time(), reason=self._reason
@@ -132,7 +139,7 @@ class Control:
     def _end(self, reason: str) -> None:
         if self.accepting:
             self._reason = reason
-        self.accepting = False
+        self._refuse_calls()
         self.body.cancel(reason=f"the supervisor ended ({reason})")
         self._loop.cancel(reason=f"the supervisor ended ({reason})")
 
@@ -148,6 +155,8 @@ class Control:
             self._on_event(event)
         except Exception as exc:
             self.fail(SupervisorError(f"on_event raised {exc!r} on {event!r}"), exc)
+        except BaseException as exc:
+            self.fail_fatally(exc)  # not raised here: the children still have to be stopped
 
     def shut_down(self) -> None:
         """End without an error, because of a significant child."""
@@ -163,10 +172,10 @@ class Control:
 
     def fail_fatally(self, cause: BaseException) -> None:
         """End, because of what only the whole program can answer."""
-        self.fatal = cause
+        self.fatal = self.fatal or cause
         self._end("failed")
 
-    def give_up(self, child: Child) -> None:
+    def give_up(self, child: Child, too_many: str) -> None:
         """End, because this child needs one restart too many (1.8)."""
         cause = child.last_error or SessionTerminated(
             f"{child.called!r} finished by itself", name=child.called
@@ -181,8 +190,7 @@ class Control:
         )
         self.gave_up = True
         failure = RestartIntensityExceeded(
-            f"too many restarts: {child.called!r} needed one more than the "
-            f"{self.spec.max_restarts} allowed within {self.spec.max_seconds:g} seconds",
+            f"too many restarts: {child.called!r} needed {too_many}",
             name=self.spec.name,
             max_restarts=self.spec.max_restarts,
             max_seconds=self.spec.max_seconds,

@@ -25,7 +25,7 @@ from .._errors import (
     TrioClaudeError,
     UsageError,
 )
-from .._validation import checked, is_hashable
+from .._validation import checked, is_hashable, refuse_none
 
 if TYPE_CHECKING:
     from .._session.handle import SessionHandle
@@ -103,6 +103,9 @@ class Global:
 
     key: Hashable = attrs.field(validator=checked(is_hashable, "hashable"))
 
+    def __attrs_post_init__(self) -> None:
+        refuse_none(self, "key")
+
 
 @attrs.frozen
 class Via:
@@ -113,6 +116,9 @@ class Via:
         validator=checked(_is_registry, "an object with register(), unregister() and lookup()"),
     )
     key: Hashable = attrs.field(validator=checked(is_hashable, "hashable"))
+
+    def __attrs_post_init__(self) -> None:
+        refuse_none(self, "registry", "key")
 
 
 @attrs.frozen

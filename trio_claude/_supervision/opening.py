@@ -58,7 +58,8 @@ def open_supervisor(
       name: for :func:`get_supervisor`; unique among the supervisors of the run.
       strategy: who is restarted along with a session that crashed: ``"one_for_one"`` nobody,
         ``"one_for_all"`` all, ``"rest_for_one"`` those started after it.
-      max_restarts, max_seconds: how many restarts are done within so many seconds.
+      max_restarts: how many restarts are done ...
+      max_seconds: ... within so many seconds.
       auto_shutdown: whether the supervisor ends when ``"any_significant"`` or
         ``"all_significant"`` sessions have ended by themselves; the block is then cancelled, and
         ends without an error.
@@ -155,12 +156,13 @@ def open_session(
 
 @asynccontextmanager
 async def _open_session(spec: SessionSpec) -> AsyncIterator[SessionHandle]:
-    async with open_supervisor([spec]) as supervisor:
-        (info,) = supervisor.list_sessions()
-        yield info.handle
+    async with open_supervisor() as supervisor:
+        yield await supervisor.start_session(spec)
 
 
+# Protected, so that a Ctrl-C comes where this waits, or in the block, and not between two lines.
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _open(
     spec: SupervisorSpec,
     defaults: Sequence[SessionOptions],
@@ -203,9 +205,11 @@ async def _open(
     finally:
         if named:
             unregister_supervisor(spec.name)
-    assert control is not None  # opening a nursery never fails
     try:
-        _raise_outcome(control, body_error, nursery_error)
+        if control is not None:
+            _raise_outcome(control, body_error, nursery_error)
+        elif nursery_error is not None:  # a Ctrl-C before there was anything
+            raise _fatal(nursery_error)
     finally:
         del body_error, nursery_error  # their tracebacks have this frame
 
@@ -216,9 +220,12 @@ def _raise_outcome(
     """Raise what the block ends with, if it is an error; see the top of this file."""
     own = None if body is None else _without_cancelled(body)
     foreign = None if nursery is None else _without_cancelled(nursery)
-    for fatal in (control.fatal, own, foreign):
+    if own is not None and not isinstance(own, Exception):
+        assert body is not None
+        raise body
+    for fatal in (control.fatal, foreign):
         if fatal is not None and not isinstance(fatal, Exception):
-            raise _single(fatal)
+            raise _fatal(fatal)
     if control.start_error is not None:
         raise control.start_error
     if control.failure is not None:
@@ -229,7 +236,7 @@ def _raise_outcome(
     if body is not None:
         raise body
     if nursery is not None:
-        raise _single(nursery)
+        raise _fatal(nursery)
 
 
 def _without_cancelled(error: BaseException) -> BaseException | None:
@@ -241,10 +248,11 @@ def _without_cancelled(error: BaseException) -> BaseException | None:
     return error
 
 
-def _single(error: BaseException) -> BaseException:
-    """The first error of a group that the nursery made."""
+def _fatal(error: BaseException) -> BaseException:
+    """Of a group, the first in it that is no Exception: what a program can answer by its type."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        inside = error.exceptions
+        error = next((exc for exc in inside if not isinstance(exc, Exception)), inside[0])
     return error
 
 
@@ -277,6 +285,6 @@ async def _run_below(
     """What a supervisor does as a child of another: run until it is asked to finish."""
     asked = trio.Event()
     async with _open(spec, defaults, on_event):
-        incarnation.finish = asked.set
+        incarnation.on_finish(asked.set)
         incarnation.set_ready()
         await asked.wait()

@@ -55,13 +55,21 @@ class Boss(Protocol):
     def post(self, message: Callable[[], Awaitable[None]]) -> None: ...
     def emit(self, event: SupervisorEvent) -> None: ...
     def shut_down(self) -> None: ...
-    def give_up(self, child: Child) -> None: ...
+    def give_up(self, child: Child, too_many: str) -> None: ...
     def fail(self, failure: SupervisorError, cause: BaseException | None) -> None: ...
     def fail_fatally(self, cause: BaseException) -> None: ...
 
 
-class CalledOff(SessionTerminated):
-    """A start ended because somebody stopped the child meanwhile."""
+class _CalledOff(Exception):
+    """A start ended because somebody stopped the child meanwhile; never seen by users."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+
+    def told(self) -> SessionTerminated:
+        """What whoever waits for the start is told."""
+        name = self.child.called
+        return SessionTerminated(f"{name!r} was stopped while it was being started", name=name)
 
 
 class Roster:
@@ -83,17 +91,20 @@ class Roster:
         """Add a child, and wait until it is ready. A failure leaves no trace of it."""
         if child.id in self.children:
             raise SessionExists(f"this supervisor has a session with the id {child.id!r}")
-        limit = self._spec.max_sessions
-        if limit is not None and len(self.children) - self.count(status="stopped") >= limit:
-            raise TooManySessions(f"this supervisor has {limit} sessions, its max_sessions")
+        self._check_room()
         self._add(child)
         error = await self._start(child)
         if error is None and abandoned():
             await self._stop(child, "terminate", 0.0)
-            error = self._called_off(child)
+            error = _CalledOff(child)
         if error is not None:
             self._close_unasked(child, for_ever=True)
-            raise error
+            raise error.told() if isinstance(error, _CalledOff) else error
+
+    def _check_room(self) -> None:
+        limit = self._spec.max_sessions
+        if limit is not None and len(self.children) - self.count(status="stopped") >= limit:
+            raise TooManySessions(f"this supervisor has {limit} sessions, its max_sessions")
 
     async def terminate(self, child: Child) -> None:
         """Stop a child and forget it (1.10: terminate and delete in one step)."""
@@ -112,6 +123,8 @@ class Roster:
         child.calls_waiting -= 1
         if self.children.get(child.id) is not child:
             raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
+        if child.status == "stopped":
+            self._check_room()
         followers = child.cancel_retry()
         self._mark_restarting(child)
         await self._stop(child, "restart", child.spec.shutdown)
@@ -119,17 +132,22 @@ class Roster:
         error = await self._start(child)
         if error is None:
             child.restarts += 1
-        elif not isinstance(error, CalledOff):  # else somebody else is about to deal with it
+        elif not isinstance(error, _CalledOff):  # else somebody else is about to deal with it
             self._close_unasked(child)
         await self._start_group(followers)
         if error is not None:
-            raise error
+            raise error.told() if isinstance(error, _CalledOff) else error
 
-    def call_off(self, child: Child) -> None:
+    def call_off(self, child: Child, *, for_ever: bool) -> None:
         """Let a start that is under way fail at once, and every one until the call is served that
-        comes with this: to terminate or to restart the child."""
+        comes with this: to terminate the child, or to restart it.
+
+        Its very first start is not called off for a restart: it would fail for whoever asked for
+        the child, and be forgotten.
+        """
         child.calls_waiting += 1
-        self._cut_start(child)
+        if for_ever or child.number > 1:
+            self._cut_start(child)
 
     def take_back(self, child: Child) -> None:
         """Undo a start whose caller was cancelled, whether it is under way or just done."""
@@ -149,7 +167,7 @@ class Roster:
         for child in children:
             self._add(child)
             error = await self._start(child)
-            if error is not None and not isinstance(error, CalledOff):
+            if error is not None and not isinstance(error, _CalledOff):
                 self._close_unasked(child, for_ever=True)
                 return error
         return None
@@ -157,7 +175,7 @@ class Roster:
     async def _start(self, child: Child) -> Exception | None:
         """Start the next incarnation, and wait until it is ready; gives what that failed of."""
         if child.calls_waiting:
-            return self._called_off(child)
+            return _CalledOff(child)
         if child.status == "stopped":
             self._mark(child, "starting")
         child.number += 1
@@ -174,7 +192,7 @@ class Roster:
             return None
         child.incarnation = None
         if incarnation.intent is not None:
-            return self._called_off(child)
+            return _CalledOff(child)
         return self._start_failed(
             child,
             incarnation.error
@@ -187,6 +205,7 @@ class Roster:
         self._report(SessionExited, child, cause=error, uptime=None)
         return error
 
+    @trio.lowlevel.enable_ki_protection
     async def _live(self, child: Child, incarnation: Incarnation) -> None:
         """The task of one incarnation; reports its end."""
         await incarnation.run(child.main)
@@ -204,10 +223,10 @@ class Roster:
             if error is None:
                 child.restarts += 1
                 self.restarts += 1
-            elif not isinstance(error, CalledOff):
+            elif not isinstance(error, _CalledOff):
                 # Through the mailbox, so that calls and exits are seen to before the next try.
                 self._mark(child, "restarting")
-                retry = child.retry = Retry(group[place + 1 :])
+                retry = child.retry = Retry(group[place:])
                 self._boss.post(partial(self._try_again, child, retry))
                 return
 
@@ -257,9 +276,17 @@ class Roster:
         """Start a child again, and whoever has to be with it, if the window allows (1.4, 1.5)."""
         child.consecutive += 1
         backoff = self._spec.backoff
-        in_time = self.intensity.record(trio.current_time())
-        if not in_time or (backoff is not None and backoff.exhausted(child.consecutive)):
-            self._boss.give_up(child)
+        too_many = None
+        if not self.intensity.record(trio.current_time()):
+            too_many = (
+                f"one more than the {self._spec.max_restarts} allowed within "
+                f"{self._spec.max_seconds:g} seconds"
+            )
+        elif backoff is not None and backoff.exhausted(child.consecutive):
+            too_many = f"more than {backoff.max_consecutive} in a row"
+        if too_many is not None:
+            self._close_unasked(child)
+            self._boss.give_up(child, too_many)
             return
         self._mark_restarting(child)
         group = restart_group(self._spec.strategy, self.children.values(), child)
@@ -284,7 +311,7 @@ class Roster:
         if delay == 0:
             await self._start_group(group)
         else:
-            retry = child.retry = Retry([member for member in group if member is not child])
+            retry = child.retry = Retry(group)
             self._nursery.start_soon(self._later, child, retry, delay)
 
     async def _later(self, child: Child, retry: Retry, delay: float) -> None:
@@ -295,7 +322,7 @@ class Roster:
     async def _due(self, child: Child, retry: Retry) -> None:
         """A restart's delay is over."""
         if child.retry is retry:
-            await self._start_group([child, *retry.followers])
+            await self._start_group(retry.group)
 
     # ---- stopping -------------------------------------------------------------------------------
 
@@ -353,11 +380,6 @@ class Roster:
             )
         )
 
-    def _called_off(self, child: Child) -> CalledOff:
-        return CalledOff(
-            f"{child.called!r} was stopped while it was being started", name=child.called
-        )
-
     def count(self, kind: str | None = None, status: Status | None = None) -> int:
         """How many children are of this kind and in this state; costs the same for any number."""
         return sum(
@@ -399,3 +421,5 @@ class Roster:
             self._close(child, for_ever=for_ever)
         except SupervisorError as exc:
             self._boss.fail(exc, exc.__cause__)
+        except BaseException as exc:
+            self._boss.fail_fatally(exc)  # not raised here: others still have to be stopped

@@ -103,7 +103,7 @@ class Supervisor:
         """
         child = self._child(id)
         roster = self._control.roster
-        roster.call_off(child)
+        roster.call_off(child, for_ever=True)
         await self._control.call(lambda _: roster.terminate(child))
 
     async def restart_session(self, id: Hashable) -> None:  # noqa: A002
@@ -119,13 +119,14 @@ class Supervisor:
 
         Raises:
           SessionNotFound: there is no such session.
+          TooManySessions: it is stopped, and there are ``max_sessions`` others.
           Exception: whatever its start failed of, as it was raised.
           UsageError: called from inside the session, which would wait for itself.
           trio.ClosedResourceError: the supervisor has ended.
         """
         child = self._child(id)
         roster = self._control.roster
-        roster.call_off(child)
+        roster.call_off(child, for_ever=False)
         await self._control.call(lambda _: roster.restart(child))
 
     # ---- what only looks ------------------------------------------------------------------------

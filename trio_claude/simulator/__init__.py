@@ -7,5 +7,4 @@ from .app import Responder as Responder
 from .faults import Hold as Hold
 from .replies import Reply as Reply
 from .requests import SimulatedRequest as SimulatedRequest
-from .server import Simulator as Simulator
-from .server import open_simulator as open_simulator
+from .server import Simulator as Simulator, open_simulator as open_simulator

@@ -47,9 +47,9 @@ class Cut:
 
 
 class Hold:
-    """A streamed answer that stops in the middle until it is released: ``Hold()``, not for users.
+    """A streamed answer that stops in the middle until it is released.
 
-    `Simulator.hold_next` makes it.
+    Made by :meth:`Simulator.hold_next`, never by hand.
     """
 
     def __init__(self, after_events: int | None, ping_every: float) -> None:

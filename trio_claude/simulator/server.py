@@ -24,9 +24,11 @@ _ConnectionHandler = Callable[[trio.SocketStream], Awaitable[None]]
 
 @final
 class Simulator:
-    """A server that speaks the Messages API: ``Simulator()``, not for users.
+    """A server that speaks the Messages API.
 
-    `open_simulator` makes it. Its methods never block, and after its block they do nothing.
+    Made by :func:`open_simulator`, never by hand.
+
+    Its methods never block, and after its block they do nothing.
     """
 
     def __init__(self, api: MessagesApi, base_url: str) -> None:
