@@ -63,7 +63,9 @@ async def test_options_of_a_call_are_checked() -> None:
     """By name, before anything is asked."""
     backend = ScriptedBackend()
     async with open_supervisor([spec("a", backend)]):
-        with pytest.raises(ConfigurationError, match="temperature must be from 0 to 1, not 3"):
+        with pytest.raises(
+            ConfigurationError, match="temperature must be a number from 0 to 1, not 3"
+        ):
             await trio_claude.query("a", "hello", temperature=3)
         with pytest.raises(ConfigurationError, match="has no option 'modle': did you mean 'model'"):
             trio_claude.stream("a", "hello", modle="opus")  # type: ignore[call-arg]

@@ -150,10 +150,10 @@ async def test_a_child_can_be_closed_twice() -> None:
         child = SessionChild(spec("a", backend), "a", (), Connections(nursery, lambda _: None))
         child.begin()
         assert whereis("a") is child.handle
-        child.close()
+        child.close(None)
         assert whereis("a") is None
-        child.forget()
-        child.forget()
+        child.forget(None)
+        child.forget(None)
 
 
 async def test_a_child_that_could_not_begin_has_no_name() -> None:
@@ -163,7 +163,7 @@ async def test_a_child_that_could_not_begin_has_no_name() -> None:
         child = SessionChild(spec("a"), "a", (), Connections(nursery, lambda _: None))
         with pytest.raises(SessionExists):
             child.begin()
-        child.forget()
+        child.forget(None)
         assert get_session("a") is handle
 
 
@@ -178,8 +178,8 @@ def test_a_supervisor_below_is_a_child_too() -> None:
     child.set_status("running")
     assert child.status == "running"
     child.begin()
-    child.close()
-    child.forget()
+    child.close(None)
+    child.forget(None)
     assert child.cancel_retry() == ()
 
 

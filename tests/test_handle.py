@@ -23,6 +23,7 @@ from trio_claude import (
     SessionBusy,
     SessionCrashed,
     SessionHandle,
+    SessionOptions,
     SessionRestarted,
     SessionTerminated,
     SystemMessage,
@@ -31,6 +32,7 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
+from trio_claude._session.inbox import Inbox
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
 from .support import hang, nothing_left, spec
@@ -369,7 +371,7 @@ async def test_max_queue_turns_the_next_caller_away_at_once(autojump_clock: Mock
             for _ in range(2):
                 nursery.start_soon(session.query, "work")
                 await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(SessionBusy, match="max_queue is 1"):
+            with pytest.raises(SessionBusy, match="max_queue=1"):
                 await session.query("one too many")
             nursery.start_soon(lambda: session.query("a call may say otherwise", max_queue=9))
         assert 3 == len(backend.turns)
@@ -720,3 +722,72 @@ async def test_a_stream_that_another_task_closes(autojump_clock: MockClock) -> N
         nursery.start_soon(read)
         await trio.testing.wait_all_tasks_blocked()
         await events.aclose()
+
+
+async def test_a_task_that_reads_a_session_cannot_ask_it_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    """Asking a session while holding its stream would wait for itself: refused, not 300 seconds."""
+    backend = ScriptedBackend(lambda turn: [1.0, "fine"])
+    async with open_supervisor([spec("a", backend, restart="transient")]) as supervisor:
+        session = supervisor.get_session("a")
+        async with session.stream("first") as events:
+            for call in (session.query("second"), session.clear()):
+                with pytest.raises(UsageError, match="leave the stream first"):
+                    await call
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.query, "another task may wait")
+                await trio.testing.wait_all_tasks_blocked()
+                assert [event async for event in events]
+        async with session.stream("third") as events:
+
+            async def read() -> None:
+                assert [event async for event in events]
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)  # it is somebody else who reads
+                await trio.testing.wait_all_tasks_blocked()
+                await session.query("fourth")
+        async with session.stream("fifth") as events:
+            await session.stop()  # asks only: the turn waits for this very task
+            assert [event async for event in events]
+        await trio.testing.wait_all_tasks_blocked()
+        assert "stopped" == session.status
+
+
+async def test_a_handle_in_the_moment_before_the_first_start() -> None:
+    """stop() and interrupt() of what has never run have nothing to do."""
+    session = SessionHandle(Inbox("a", "a", SessionOptions()))
+    await session.stop()
+    await session.interrupt()
+    assert not session.is_alive()
+
+
+async def test_why_a_session_is_gone() -> None:
+    """After a crash that nobody restarts, later callers learn what it was."""
+    fault = OSError("pipe broke")
+    async with open_supervisor([spec("a", restart="temporary")]) as supervisor:
+        session = supervisor.get_session("a")
+        await crash(session, fault)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(SessionTerminated, match="ended with OSError") as caught:
+            await session.query("Hi")
+        assert fault is caught.value.__cause__
+
+
+async def test_open_session_tells_of_a_crash_that_nobody_saw() -> None:
+    """A crash between turns is raised where the block ends, unless the body has its own error."""
+    fault = OSError("pipe broke")
+    with pytest.raises(SessionCrashed, match="while nobody asked it") as caught:
+        async with open_session(name="a", backend=ScriptedBackend()) as session:
+            await crash(session, fault)
+    assert (fault, "a") == (caught.value.__cause__, caught.value.name)
+    with pytest.raises(KeyError):
+        async with open_session(backend=ScriptedBackend()) as session:
+            await crash(session, fault)
+            raise KeyError
+    async with open_session(backend=ScriptedBackend([fault])) as session:
+        with pytest.raises(SessionCrashed):
+            await session.query("Hi")
+    with pytest.raises(ConfigurationError, match="'restart'"):
+        open_session(restart="permanent")  # type: ignore[call-arg]

@@ -689,3 +689,37 @@ async def test_the_one_that_was_given_up_for_is_stopped(autojump_clock: MockCloc
                 nursery.start_soon(look)
                 await crash(session)
                 await trio.sleep_forever()
+
+
+async def test_a_cancellation_while_it_gives_up(autojump_clock: MockClock) -> None:
+    """Cut short while the others have their grace, it has given up all the same."""
+    backend = ScriptedBackend(lambda turn: [30.0, "done"])
+    record = Record()
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with trio.move_on_after(2):
+                try:
+                    async with open_supervisor(
+                        [spec("a", backend), spec("b", backend, shutdown=20)],
+                        max_restarts=0,
+                        on_event=record,
+                    ):
+                        await trio.sleep_forever()
+                except RestartIntensityExceeded as exc:
+                    errors.append(exc)
+
+        async def ask() -> None:
+            with pytest.raises(SessionTerminated):
+                await trio_claude.query("b", "work")
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        await crash(trio_claude.get_session("a"))
+    assert 1 == len(errors)
+    stopped = record.events[-1]
+    assert isinstance(stopped, SupervisorStopped)
+    assert "intensity" == stopped.reason

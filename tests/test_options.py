@@ -70,8 +70,8 @@ TABLE: dict[str, tuple[list[Any], list[Any], str]] = {
         [0, -1, 1.5, True, "9", math.inf],
         "a whole number of tokens, 1 or",
     ),
-    "temperature": ([0, 0.5, 1], [-0.1, 1.1, math.nan, True, "1"], "from 0 to 1"),
-    "top_p": ([0, 0.5, 1.0], [-1, 2, math.nan, False, "1"], "from 0 to 1"),
+    "temperature": ([0, 0.5, 1], [-0.1, 1.1, math.nan, True, "1"], "a number from 0 to 1"),
+    "top_p": ([0, 0.5, 1.0], [-1, 2, math.nan, False, "1"], "a number from 0 to 1"),
     "top_k": ([0, 40], [-1, 1.0, True, "1"], "a whole number, 0 or more"),
     "stop_sequences": (
         [(), ["END"], ("a", "b")],
@@ -94,7 +94,7 @@ TABLE: dict[str, tuple[list[Any], list[Any], str]] = {
     "extra_headers": (
         [{}, {"anthropic-beta": "a,b"}],
         [{"a": 1}, {"a": "b\n"}, {"": "b"}, "a: b", [("a", "b")]],
-        "a mapping of printable texts",
+        "a mapping of HTTP header names to printable ASCII texts",
     ),
     "extra_body": ([{"service_tier": "standard_only"}], [[1], "a", {1: 2}], "a mapping with text"),
 }

@@ -521,7 +521,7 @@ async def test_a_stopped_session_needs_room_to_come_back() -> None:
         await supervisor.get_session("a").stop()
         await trio.testing.wait_all_tasks_blocked()
         await supervisor.start_session(spec("b"))
-        with pytest.raises(TooManySessions, match="1 sessions"):
+        with pytest.raises(TooManySessions, match="max_sessions is 1"):
             await supervisor.restart_session("a")
         await supervisor.restart_session("b")
 

@@ -59,7 +59,10 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"backoff": 1.0}, "backoff must be a Backoff, not 1.0"),
     ({"defaults": {"model": "opus"}}, "defaults must be SessionOptions, not {'model': 'opus'}"),
     ({"defaults": SessionSpec()}, "defaults must be SessionOptions, not SessionSpec()"),
-    ({"on_event": "print"}, "on_event must be callable, not 'print'"),
+    (
+        {"on_event": "print"},
+        "on_event must be a function that is not async: nobody would await it, not 'print'",
+    ),
     ({"specs": SessionSpec()}, "specs must be a list of specs, not SessionSpec()"),
     ({"specs": SupervisorSpec()}, "specs must be a list of specs, not SupervisorSpec()"),
     ({"specs": 3}, "specs must be a list of specs, not 3"),

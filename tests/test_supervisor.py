@@ -117,7 +117,7 @@ async def test_max_sessions_is_a_limit_of_those_not_stopped() -> None:
             await supervisor.start_session(spec("b", backend, model="broken"))
         assert ["while the supervisor was starting 'b'"] == caught.value.__notes__
         await supervisor.start_session(spec("b", backend))
-        with pytest.raises(TooManySessions, match="2 sessions"):
+        with pytest.raises(TooManySessions, match="max_sessions is 2"):
             await supervisor.start_session(spec("c", backend))
         await supervisor.get_session("a").stop()
         await trio.testing.wait_all_tasks_blocked()
@@ -422,3 +422,47 @@ async def test_two_events_of_one_moment(autojump_clock: MockClock) -> None:
             # Each end is reported as what it was, also the one that the group's stop absorbs.
             assert ["Exited a", "Exited b"] == sorted(record.words("Exited", "Stopped"))
             assert ["a", "b"] == [str(info.last_error) for info in supervisor.list_sessions()]
+
+
+async def test_after_a_crash_everything_says_so_at_once() -> None:
+    """Status, count and statistics don't wait for the supervisor to come to it."""
+    specs = [spec("a"), spec("b", restart="transient"), spec("c", restart="temporary")]
+    for _ in range(10):  # the moment depends on Trio's scheduler
+        async with open_supervisor(specs) as supervisor:
+            for info in supervisor.list_sessions():
+                await crash(info.handle)
+                assert (info.name == "c") == (info.handle.status == "stopped")
+                assert not info.handle.is_alive()
+            await trio.testing.wait_all_tasks_blocked()
+            assert 2 == supervisor.count_sessions()
+
+
+async def test_a_handle_is_as_good_as_an_id() -> None:
+    """Methods that take an id take the session's handle too."""
+    async with open_supervisor([spec("a"), spec(None)]) as supervisor:
+        for info in supervisor.list_sessions():
+            assert info.handle is supervisor.get_session(info.handle)
+            await supervisor.restart_session(info.handle)
+            await supervisor.terminate_session(info.handle)
+        assert 0 == supervisor.count_sessions()
+
+
+async def test_an_async_on_event_is_refused() -> None:
+    """Nobody would await it."""
+
+    async def on_event(event: trio_claude.SupervisorEvent) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="on_event must be a function that is not async"):
+        open_supervisor(on_event=on_event)  # type: ignore[arg-type]
+
+
+async def test_a_start_that_is_taken_back_when_it_is_done_already() -> None:
+    """A caller that is cancelled in the very moment of the success: the session goes away again."""
+    backend = ScriptedBackend()
+    async with nothing_left(backend), open_supervisor([spec("a", backend)]) as supervisor:
+        roster = supervisor._control.roster
+        child = roster.children["a"]
+        roster.take_back(child)
+        await trio.testing.wait_all_tasks_blocked()
+        assert () == supervisor.list_sessions()
+        roster.take_back(child)  # it is gone: there is nothing left to do

@@ -158,3 +158,25 @@ def test_what_is_permanent_cannot_be_significant() -> None:
         v.refuse_significant(Options(significant=True))
     v.refuse_significant(Options(significant=True, restart="transient"))
     v.refuse_significant(Options(significant=False))
+
+
+@pytest.mark.parametrize(
+    ("url", "valid"),
+    [
+        ("https://api.example", True),
+        ("http://127.0.0.1:8000/base", True),
+        ("http://[::1]:80", True),
+        ("http://:80", False),
+        ("http://host:port", False),
+        ("http://host:0", False),
+        ("http://[::1", False),
+        ("https://user:secret@host", False),
+        ("https://a b", False),
+        ("host", False),
+        ("ftp://host", False),
+        (None, False),
+    ],
+)
+def test_where_a_service_can_be(url: object, valid: bool) -> None:
+    """http or https, a host, a port that is a number, and no password."""
+    assert valid == v.is_url(url)

@@ -100,12 +100,16 @@ class SessionOptions:
             self.__attrs_init__(**options)
 
     api_key: str | None = attrs.field(
-        default=None, repr=False, validator=checked(is_token, "printable ASCII text", secret=True)
+        default=None,
+        repr=False,
+        validator=checked(is_token, "printable ASCII text without spaces around it", secret=True),
     )
     """The API key. Else ``ANTHROPIC_API_KEY``."""
 
     auth_token: str | None = attrs.field(
-        default=None, repr=False, validator=checked(is_token, "printable ASCII text", secret=True)
+        default=None,
+        repr=False,
+        validator=checked(is_token, "printable ASCII text without spaces around it", secret=True),
     )
     """A bearer token, instead of a key. Else ``ANTHROPIC_AUTH_TOKEN``."""
 
@@ -133,13 +137,17 @@ class SessionOptions:
 
     temperature: float | None = attrs.field(
         default=None,
-        validator=checked(lambda value: is_number(value) and 0 <= value <= 1, "from 0 to 1"),
+        validator=checked(
+            lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
+        ),
     )
     """How much chance there is in the answer. Else the service's own default."""
 
     top_p: float | None = attrs.field(
         default=None,
-        validator=checked(lambda value: is_number(value) and 0 <= value <= 1, "from 0 to 1"),
+        validator=checked(
+            lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
+        ),
     )
     """Only tokens out of this share of probability. Else the service's own default."""
 
@@ -189,7 +197,9 @@ class SessionOptions:
         default=None,
         hash=False,
         repr=False,
-        validator=checked(is_headers, "a mapping of printable texts", secret=True),
+        validator=checked(
+            is_headers, "a mapping of HTTP header names to printable ASCII texts", secret=True
+        ),
     )
     """More HTTP headers, such as ``{"anthropic-beta": "..."}``."""
 

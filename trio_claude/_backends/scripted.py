@@ -99,6 +99,9 @@ class ScriptedBackend(Backend):
         self.conversations_begun = 0
         """How many there have been."""
 
+    def __repr__(self) -> str:
+        return f"<ScriptedBackend asked {len(self.turns)} times>"
+
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """Connect to nothing."""
         return self._connect()

@@ -56,12 +56,7 @@ class SessionHandle:
 
     def is_alive(self) -> bool:
         """Whether the session runs. One that is being started or restarted does not."""
-        incarnation = self._inbox.incarnation
-        return (
-            self.status == "running"
-            and incarnation is not None
-            and not incarnation.ended.is_set()  # the supervisor learns that a moment later
-        )
+        return self.status == "running"
 
     async def query(self, prompt: str, **overrides: Unpack[Overrides]) -> ResultMessage:
         """Ask, and wait for the whole answer.
@@ -78,7 +73,8 @@ class SessionHandle:
           SessionBusy: more than ``max_queue`` callers would wait.
           QueryError: the turn failed; the session goes on.
           SessionCrashed, SessionRestarted, SessionTerminated: the session went away.
-          UsageError: called from inside this session's own turn, or from another run.
+          UsageError: called from inside this session's own turn, by a task that has a stream of
+            this session open, or from another run.
         """
         async with self.stream(prompt, **overrides) as events:
             async for event in events:
@@ -141,13 +137,14 @@ class SessionHandle:
 
         The turn in flight is answered first. A transient session then stays down, and those who
         wait in line get :class:`SessionTerminated`; a permanent one is started again, by OTP's
-        rules. If cancelled, the session still finishes.
+        rules. If cancelled, the session still finishes. Called from inside the session's own turn,
+        or by a task that has its stream open, this does not wait: the turn waits for that task.
         """
         self._inbox.check_call(waits=False)
         await trio.lowlevel.checkpoint_if_cancelled()
         incarnation = self._inbox.incarnation
         if incarnation is not None:
             incarnation.finish()
-            if not self._inbox.is_inside():
+            if not self._inbox.waits_for_caller():
                 await incarnation.ended.wait()
         await trio.lowlevel.cancel_shielded_checkpoint()

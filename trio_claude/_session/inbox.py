@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
-from .._errors import ConfigurationError, SessionBusy, SessionTerminated, UsageError
+from .._errors import (
+    ConfigurationError,
+    SessionBusy,
+    SessionCrashed,
+    SessionTerminated,
+    UsageError,
+)
 from .._options import SessionOptions
 from .context import current_run, lives, require_run
 from .turn import Clear, Request, Turn
@@ -40,6 +46,9 @@ class Inbox:
         """The one in flight."""
         self._run = current_run()
         self._present = 0  # requests that wait or are in flight
+        self._cause: Exception | None = None
+        self.crash_told = False
+        """Whether a caller was told of the last crash."""
         self._closed = True
         self.open()
 
@@ -59,14 +68,25 @@ class Inbox:
         """Let callers in; nothing happens if they are."""
         if self._closed:
             self._closed = False
+            self._cause = None
             self._send, self._keep_open = trio.open_memory_channel[Request](0)
 
-    def close(self) -> None:
-        """Turn away everybody who waits, and all who come."""
+    def close(self, cause: Exception | None = None) -> None:
+        """Turn away everybody who waits, and all who come; because of ``cause``, if it crashed."""
         self._closed = True
+        self._cause = cause
         self.session_id = None
         self._keep_open.close()
         self._send.close()
+
+    def raise_untold_crash(self) -> None:
+        """Raise SessionCrashed if the last incarnation crashed, and no caller knows."""
+        error = None if self.incarnation is None else self.incarnation.error
+        if error is not None and not self.crash_told:
+            raise SessionCrashed(
+                f"session {self.called!r} crashed while nobody asked it: {error!r}",
+                name=self.called,
+            ) from error
 
     # ---- the session's side ----
 
@@ -84,10 +104,19 @@ class Inbox:
                 f"session {self.called!r} was asked from inside its own turn: it would wait for "
                 "itself; ask another session, or ask after the turn"
             )
+        if waits and self.waits_for_caller():
+            raise UsageError(
+                f"session {self.called!r} was asked by a task that has a stream of it open: that "
+                "turn waits for its reader, and this one for that turn; leave the stream first"
+            )
 
     def is_inside(self) -> bool:
         """Whether this is called from inside the current incarnation."""
         return self.incarnation is not None and self.incarnation in lives.get()
+
+    def waits_for_caller(self) -> bool:
+        """Whether the turn in flight can only go on when the calling task does."""
+        return self.is_inside() or (self.turn is not None and self.turn.is_read_here())
 
     def new_turn(self, prompt: object, overrides: Mapping[str, Any]) -> Turn:
         """A turn that can be put in line.
@@ -111,8 +140,8 @@ class Inbox:
         # has been handed over, and isn't known as the turn in flight yet.
         if self._present >= max_queue + (self.status == "running"):
             raise SessionBusy(
-                f"{self.waiting} callers wait for session {self.called!r}, "
-                f"and max_queue is {max_queue:g}"
+                f"session {self.called!r} is busy, and no more than max_queue={max_queue:g} "
+                f"may wait for it (waiting now: {self.waiting})"
             )
 
     async def put(self, request: Request) -> None:
@@ -128,7 +157,7 @@ class Inbox:
         except BaseException as exc:
             self._left()
             if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
-                raise self.gone() from None
+                raise self.gone() from self._cause
             raise
         if isinstance(request, Turn) and not request.ended:
             self.turn = request  # the session may come to it only after its caller
@@ -138,11 +167,13 @@ class Inbox:
 
     def gone(self) -> SessionTerminated:
         """What callers of a stopped session get."""
-        return SessionTerminated(
-            f"session {self.called!r} is stopped: it was terminated, has finished, or its "
-            "supervisor ended",
-            name=self.called,
-        )
+        if self._cause is None:
+            why = "it was terminated, has finished, or its supervisor ended"
+        else:
+            why = f"it ended with {self._cause!r} and was not started again"
+        error = SessionTerminated(f"session {self.called!r} is stopped: {why}", name=self.called)
+        error.__cause__ = self._cause
+        return error
 
     async def clear(self) -> None:
         """Put the request to forget the conversation in line, and wait until that is done."""

@@ -83,4 +83,5 @@ class Session:
             return SessionTerminated(f"session {name!r} was stopped in this turn", name=name)
         error = SessionCrashed(f"session {name!r} crashed in this turn: {cause!r}", name=name)
         error.__cause__ = cause
+        self.inbox.crash_told = True
         return error

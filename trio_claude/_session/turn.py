@@ -98,6 +98,7 @@ class Turn(Request):
         self._intent: Literal["interrupted", "abandoned"] | None = None
         self._complete = False
         self._seen: list[Event] = []  # since the last whole message, for QueryError.partial
+        self._reader = trio.lowlevel.current_task()
         self.result: ResultMessage | None = None
 
     def options(self, session: SessionOptions) -> SessionOptions:
@@ -191,6 +192,11 @@ class Turn(Request):
 
     # ---- everybody's ----
 
+    def is_read_here(self) -> bool:
+        """Whether it goes on only if the calling task reads on."""
+        going_on = not self.ended and self._intent is None
+        return going_on and self._reader is trio.lowlevel.current_task()
+
     def interrupt(self) -> None:
         """End the turn: its caller gets Interrupted."""
         self._cancel("interrupted")
@@ -208,6 +214,7 @@ class Turn(Request):
 
     async def receive(self) -> Event:
         """The next event, for the stream."""
+        self._reader = trio.lowlevel.current_task()
         try:
             event = await self._receive.receive()
         except trio.EndOfChannel:

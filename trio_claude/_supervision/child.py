@@ -97,16 +97,19 @@ class Child(ABC):
         """What an incarnation does."""
 
     @abstractmethod
-    def close(self) -> None:
+    def close(self, cause: Exception | None) -> None:
         """Give back what :meth:`begin` took, and let nobody wait. May be called again.
+
+        Args:
+          cause: what it crashed of, if that is why.
 
         Raises:
           SupervisorError: a registry raised; all else was done.
         """
 
-    def forget(self) -> None:
+    def forget(self, cause: Exception | None) -> None:
         """As :meth:`close`, for ever."""
-        self.close()
+        self.close(cause)
 
 
 class SessionChild(Child):
@@ -160,17 +163,17 @@ class SessionChild(Child):
         assert self._shared is not None
         await Session(self.inbox, incarnation, await self._shared.connection()).run()
 
-    def close(self) -> None:
-        self.inbox.close()
+    def close(self, cause: Exception | None) -> None:
+        self.inbox.close(cause)
         if self._named:
             self._named = False
             unregister_session(self.spec.name)
 
-    def forget(self) -> None:
+    def forget(self, cause: Exception | None) -> None:
         shared, self._shared = self._shared, None
         if shared is not None:
             self._connections.leave(shared)
-        super().forget()
+        super().forget(cause)
 
 
 class SupervisorChild(Child):
@@ -201,7 +204,7 @@ class SupervisorChild(Child):
     async def main(self, incarnation: Incarnation) -> None:
         await self._main(incarnation)
 
-    def close(self) -> None:
+    def close(self, cause: Exception | None) -> None:
         """Nobody waits for it, and its name is gone with the supervisor in it."""
 
 

@@ -25,6 +25,7 @@ from .._errors import (
     SessionTerminated,
     SupervisorError,
 )
+from .._session.handle import SessionHandle
 from .._validation import is_hashable
 from .connections import Connections
 from .events import IntensityExceeded, SupervisorEvent, SupervisorStarted, SupervisorStopped
@@ -238,6 +239,8 @@ class Control:
         Raises:
           SessionNotFound: there is neither.
         """
+        if isinstance(id, SessionHandle):
+            id = id.id  # noqa: A001 - what was meant
         if id is None or not is_hashable(id):
             raise ConfigurationError(f"an id or name must be hashable and not None, not {id!r}")
         children = self.roster.children

@@ -17,6 +17,7 @@ import trio
 
 from .._errors import RestartIntensityExceeded
 from .._options import BackendLike, Overrides, SessionOptions, SessionSpec
+from .._validation import refuse_unknown
 from .child import Child, SessionChild, SupervisorChild
 from .control import Control
 from .events import SupervisorEvent, log_event
@@ -137,7 +138,8 @@ def open_session(
     """Run one session without a supervisor for the length of a block.
 
     Nothing is started again: after a crash, the turn in flight has raised
-    :class:`SessionCrashed`, and every later call raises :class:`SessionTerminated`.
+    :class:`SessionCrashed`, and every later call raises :class:`SessionTerminated` from the cause.
+    A crash that no caller was told of is raised where the block ends.
 
     Args:
       name: under which it is found from anywhere in the run.
@@ -148,7 +150,9 @@ def open_session(
     Raises:
       ConfigurationError: an option is unknown or invalid; raised by the call, before the block.
       Exception: whatever its start failed of, as it was raised.
+      SessionCrashed: it crashed while no turn was in flight; raised at the block's end.
     """
+    refuse_unknown(SessionOptions, options)
     return _open_session(
         SessionSpec(name=name, backend=backend, shutdown=shutdown, restart="temporary", **options)
     )
@@ -157,7 +161,9 @@ def open_session(
 @asynccontextmanager
 async def _open_session(spec: SessionSpec) -> AsyncIterator[SessionHandle]:
     async with open_supervisor() as supervisor:
-        yield await supervisor.start_session(spec)
+        handle = await supervisor.start_session(spec)
+        yield handle
+        handle._inbox.raise_untold_crash()
 
 
 # Protected, so that a Ctrl-C comes where this waits, or in the block, and not between two lines.
@@ -206,10 +212,10 @@ async def _open(
         if named:
             unregister_supervisor(spec.name)
     try:
-        if control is not None:
-            _raise_outcome(control, body_error, nursery_error)
-        elif nursery_error is not None:  # a Ctrl-C before there was anything
+        if control is None:  # a Ctrl-C before there was anything
+            assert nursery_error is not None
             raise _fatal(nursery_error)
+        _raise_outcome(control, body_error, nursery_error)
     finally:
         del body_error, nursery_error  # their tracebacks have this frame
 

@@ -104,7 +104,7 @@ class Roster:
     def _check_room(self) -> None:
         limit = self._spec.max_sessions
         if limit is not None and len(self.children) - self.count(status="stopped") >= limit:
-            raise TooManySessions(f"this supervisor has {limit} sessions, its max_sessions")
+            raise TooManySessions(f"this supervisor is full: its max_sessions is {limit}")
 
     async def terminate(self, child: Child) -> None:
         """Stop a child and forget it (1.10: terminate and delete in one step)."""
@@ -133,7 +133,7 @@ class Roster:
         if error is None:
             child.restarts += 1
         elif not isinstance(error, _CalledOff):  # else somebody else is about to deal with it
-            self._close_unasked(child)
+            self._close_unasked(child, cause=error)
         await self._start_group(followers)
         if error is not None:
             raise error.told() if isinstance(error, _CalledOff) else error
@@ -187,7 +187,8 @@ class Roster:
         self._nursery.start_soon(self._live, child, incarnation)
         await incarnation.settled.wait()
         if incarnation.ready:
-            self._mark(child, "running")
+            if not incarnation.ended.is_set():  # else its end has said already how it stands
+                self._mark(child, "running")
             self._report(SessionReady, child)
             return None
         child.incarnation = None
@@ -211,6 +212,10 @@ class Roster:
         await incarnation.run(child.main)
         if incarnation.fatal is not None:
             self._boss.fail_fatally(incarnation.fatal)
+        elif incarnation.ready and incarnation.intent is None and child.incarnation is incarnation:
+            # Seen at once, even if the control comes to it only later.
+            again = is_restarted(child.spec.restart, crashed=incarnation.error is not None)
+            self._mark(child, "restarting" if again else "stopped")
         self._boss.post(partial(self._exited, child, incarnation))
 
     async def _start_group(self, group: Sequence[Child]) -> None:
@@ -240,7 +245,9 @@ class Roster:
         if is_restarted(child.spec.restart, crashed=incarnation.error is not None):
             await self._restart(child)
             return
-        self._close_unasked(child, for_ever=child.spec.restart == "temporary")
+        self._close_unasked(
+            child, for_ever=child.spec.restart == "temporary", cause=child.last_error
+        )
         if child.spec.significant and shuts_down(
             self._spec.auto_shutdown,
             any(
@@ -285,7 +292,7 @@ class Roster:
         elif backoff is not None and backoff.exhausted(child.consecutive):
             too_many = f"more than {backoff.max_consecutive} in a row"
         if too_many is not None:
-            self._close_unasked(child)
+            self._close_unasked(child, cause=child.last_error)
             self._boss.give_up(child, too_many)
             return
         self._mark_restarting(child)
@@ -401,8 +408,10 @@ class Roster:
         if child.status != "stopped":  # nobody waits for one that is
             self._mark(child, "restarting")
 
-    def _close(self, child: Child, *, for_ever: bool = False) -> None:
-        """Free its name, and turn its callers away.
+    def _close(
+        self, child: Child, *, for_ever: bool = False, cause: Exception | None = None
+    ) -> None:
+        """Free its name, and turn its callers away: it was stopped, or ended of ``cause``.
 
         Raises:
           SupervisorError: a registry raised; all is done but for what the registry holds.
@@ -411,14 +420,16 @@ class Roster:
         if for_ever:
             del self.children[child.id]
             self._counts[child.kind, "stopped"] -= 1
-            child.forget()
+            child.forget(cause)
         else:
-            child.close()
+            child.close(cause)
 
-    def _close_unasked(self, child: Child, *, for_ever: bool = False) -> None:
+    def _close_unasked(
+        self, child: Child, *, for_ever: bool = False, cause: Exception | None = None
+    ) -> None:
         """As :meth:`_close`, where nobody is there to be told that a registry raised."""
         try:
-            self._close(child, for_ever=for_ever)
+            self._close(child, for_ever=for_ever, cause=cause)
         except SupervisorError as exc:
             self._boss.fail(exc, exc.__cause__)
         except BaseException as exc:

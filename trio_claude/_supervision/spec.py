@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,11 @@ class SupervisorSpec:
     """Options for all sessions below, where their specs say nothing."""
 
     on_event: Callable[[SupervisorEvent], None] | None = attrs.field(
-        default=None, validator=checked(callable, "callable")
+        default=None,
+        validator=checked(
+            lambda value: callable(value) and not inspect.iscoroutinefunction(value),
+            "a function that is not async: nobody would await it",
+        ),
     )
     """Called with each :class:`SupervisorEvent`, in the run, and must not block; None is the
     supervisor's above, or else the log."""
