@@ -161,7 +161,9 @@ async def test_restart_session_starts_a_stopped_session() -> None:
         await session.query("Hi")
 
 
-async def test_a_restart_that_fails_leaves_the_session_stopped() -> None:
+async def test_a_restart_that_fails_leaves_the_session_stopped(
+    autojump_clock: MockClock,
+) -> None:
     """Its exception is the caller's; the session is known and stopped, those in line are told."""
     broken = False
 
