@@ -723,3 +723,24 @@ async def test_a_cancellation_while_it_gives_up(autojump_clock: MockClock) -> No
     stopped = record.events[-1]
     assert isinstance(stopped, SupervisorStopped)
     assert "intensity" == stopped.reason
+
+
+async def test_an_error_that_counts_as_false_is_an_error() -> None:
+    """An exception with a length of 0 is raised and told like any other."""
+
+    class Empty(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    def on_open(options: trio_claude.SessionOptions) -> None:
+        raise Empty
+
+    with pytest.raises(Empty):
+        async with open_supervisor([spec("a", ScriptedBackend(on_open=on_open))]):
+            raise AssertionError("never entered")
+    with pytest.raises(RestartIntensityExceeded) as caught:
+        async with open_supervisor([spec("a")], max_restarts=0) as supervisor:
+            await crash(supervisor.get_session("a"), Empty())
+            await trio.sleep_forever()
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    assert isinstance(caught.value.__cause__.exceptions[0], Empty)

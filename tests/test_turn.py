@@ -99,7 +99,7 @@ async def test_a_block_that_fails_after_the_result() -> None:
 
     @asynccontextmanager
     async def turn() -> AsyncIterator[trio.abc.ReceiveChannel[Event]]:
-        yield _events(TextDelta(0, "whole"), ResultMessage("whole"))
+        yield _events(TextDelta(0, "whole"), ResultMessage("whole", session_id="7"))
         raise APIConnectionError("lost at the last moment")
 
     async with open_session(backend=_Odd(turn)) as session, session.stream("Hi") as events:
@@ -107,7 +107,7 @@ async def test_a_block_that_fails_after_the_result() -> None:
         for _ in range(2):
             with pytest.raises(APIConnectionError, match="last moment"):
                 await events.receive()
-    assert session.session_id is None
+        assert session.session_id is None
 
 
 async def test_the_backend_s_own_partial_is_kept() -> None:

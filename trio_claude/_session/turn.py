@@ -96,10 +96,10 @@ class Turn(Request):
         self._send, self._receive = trio.open_memory_channel[Event](0)
         self._scope = trio.CancelScope()
         self._intent: Literal["interrupted", "abandoned"] | None = None
-        self._complete = False
         self._seen: list[Event] = []  # since the last whole message, for QueryError.partial
         self._reader = trio.lowlevel.current_task()
         self.result: ResultMessage | None = None
+        """What it ended with, once it is whole."""
 
     def options(self, session: SessionOptions) -> SessionOptions:
         """What holds for this turn, in a session with these options."""
@@ -142,7 +142,7 @@ class Turn(Request):
         except BaseException as exc:
             self.end(lost(exc))
             raise
-        if self._complete:
+        if self.result is not None:
             self.end(None)
             return
         error = self._failure(options, error)
@@ -151,7 +151,7 @@ class Turn(Request):
         self.end(error)
 
     async def _answer(self, conversation: Conversation, options: SessionOptions) -> None:
-        whole = False
+        result: ResultMessage | None = None
         async with conversation.turn(self.prompt, options) as events:
             async for event in events:
                 if isinstance(event, AssistantMessage):
@@ -165,12 +165,11 @@ class Turn(Request):
                         f"the agent reported {event.subtype!r}: {event.result}", result=event
                     )
                 await self._send.send(event)
-                self.result = event
-                whole = True
+                result = event
                 break
             else:
                 raise StreamInterrupted("the answer ended without a result")
-        self._complete = whole  # also where a backend's block swallows what is raised in it
+        self.result = result  # None also where a backend's block swallows what is raised in it
 
     def _failure(
         self, options: SessionOptions, error: QueryError | ConfigurationError | None

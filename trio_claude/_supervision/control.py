@@ -131,7 +131,7 @@ class Control:
     @property
     def has_failed(self) -> bool:
         """Whether the block is to end with an error of the supervisor's."""
-        return (self.fatal or self.start_error or self.failure) is not None
+        return any(error is not None for error in (self.fatal, self.start_error, self.failure))
 
     def leave(self) -> None:
         """Let it end, because the block was left."""
@@ -173,14 +173,15 @@ class Control:
 
     def fail_fatally(self, cause: BaseException) -> None:
         """End, because of what only the whole program can answer."""
-        self.fatal = self.fatal or cause
+        if self.fatal is None:
+            self.fatal = cause
         self._end("failed")
 
     def give_up(self, child: Child, too_many: str) -> None:
         """End, because this child needs one restart too many (1.8)."""
-        cause = child.last_error or SessionTerminated(
-            f"{child.called!r} finished by itself", name=child.called
-        )
+        cause = child.last_error
+        if cause is None:
+            cause = SessionTerminated(f"{child.called!r} finished by itself", name=child.called)
         self.emit(
             IntensityExceeded(
                 supervisor=self.spec.name,

@@ -194,11 +194,11 @@ class Roster:
         child.incarnation = None
         if incarnation.intent is not None:
             return _CalledOff(child)
-        return self._start_failed(
-            child,
-            incarnation.error
-            or SessionTerminated(f"{child.called!r} ended before it was ready", name=child.called),
-        )
+        error = incarnation.error
+        if error is None:
+            name = child.called
+            error = SessionTerminated(f"{name!r} ended before it was ready", name=name)
+        return self._start_failed(child, error)
 
     def _start_failed(self, child: Child, error: Exception) -> Exception:
         child.last_error = error
