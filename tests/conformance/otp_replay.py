@@ -31,7 +31,7 @@ from trio_claude import SessionOptions, SessionSpec, SupervisorEvent
 from trio_claude.testing import ScriptedBackend, crash
 
 Trace = Mapping[str, Any]
-FIRST_100 = Path(__file__).with_name("otp25_first100.jsonl")
+OTP_25 = Path(__file__).with_name("otp25.jsonl")
 
 
 @attrs.frozen

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from .otp_replay import FIRST_100, main, read, replay, without_unrecorded_stops
+from .otp_replay import OTP_25, main, read, replay, without_unrecorded_stops
 
 
-def test_the_first_hundred_histories(capsys: pytest.CaptureFixture[str]) -> None:
-    """Events, running, known and fate are OTP's after every step of 100 histories."""
-    assert 0 == main([str(FIRST_100)])
-    assert "100 traces, 274 steps, 0 mismatches" == capsys.readouterr().out.strip()
+def test_a_thousand_histories(capsys: pytest.CaptureFixture[str]) -> None:
+    """Events, running, known and fate are OTP's after every step of 1,000 histories."""
+    assert 0 == main([str(OTP_25)])
+    assert "1000 traces, 2956 steps, 0 mismatches" == capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("key", ["events", "running", "known", "supervisor", "start"])
@@ -21,7 +21,7 @@ def test_an_altered_expectation_is_noticed(
     key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is changed in a history is one mismatch, and the exit code 1."""
-    trace = json.loads(FIRST_100.read_text(encoding="utf-8").splitlines()[0])
+    trace = json.loads(OTP_25.read_text(encoding="utf-8").splitlines()[0])
     assert not replay(trace)
     step = trace["steps"][0]
     match key:
