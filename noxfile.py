@@ -44,9 +44,10 @@ def tests(session: nox.Session) -> None:
         return
     session.run("coverage", "erase")
     # Not pytest-cov: it starts to measure after pytest's plugins are in, and one of ours may be.
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "run", "-m", "pytest", "-m", "not slow")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+    session.run("pytest", "-m", "slow")  # scale and storms: measuring would only slow them down
 
 
 @nox.session(python=VERSIONS)
@@ -104,4 +105,4 @@ def package(session: nox.Session) -> None:
         copy(root / name, empty / name)
     session.install(f"{wheel}[demo]", *group("tests"))
     session.run("python", "-c", CHECK_INSTALLED)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)

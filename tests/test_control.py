@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_claude import SupervisorError, open_supervisor
+from trio_claude import Backoff, SupervisorError, open_supervisor
 from trio_claude._supervision.control import Call
 from trio_claude.testing import ScriptedBackend
 
@@ -41,3 +41,20 @@ async def test_a_call_has_one_outcome() -> None:
     await call.run()
     call.end(None)
     assert isinstance(call.error, KeyError)
+
+
+async def test_a_backoff_that_makes_the_limit_meaningless_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With it a single session could crash for ever; the log says so, and what to do."""
+    for backoff, said in (
+        (Backoff(10, 60), True),
+        (Backoff(10, 60, max_consecutive=5), False),
+        (Backoff(0.1, 0.1), False),
+        (None, False),
+    ):
+        caplog.clear()
+        async with open_supervisor(name="group", backoff=backoff):
+            pass
+        warnings = [record.getMessage() for record in caplog.records]
+        assert said == any("max_consecutive" in message for message in warnings)

@@ -315,3 +315,37 @@ def test_a_bad_backoff_is_refused(options: dict[str, object], message: str) -> N
         Backoff(**options)  # type: ignore[arg-type]
 
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "outlasts"),
+    [
+        (Backoff(0, 60), False),
+        (Backoff(1.6, 60, factor=1, jitter=0), False),
+        (Backoff(5 / 3, 60, factor=1, jitter=0), False),  # an age of exactly 5 still counts
+        (Backoff(1.7, 60, factor=1, jitter=0), True),
+        (Backoff(1.7, 60, factor=1, jitter=0.1), False),  # chance may bring them together
+        (Backoff(1, 60, jitter=0), True),  # 1 + 2 + 4
+        (Backoff(1, 1, jitter=0), False),
+    ],
+)
+def test_a_backoff_can_outlast_the_window(backoff: Backoff, outlasts: bool) -> None:
+    """Three restarts within five seconds are out of reach if the delays before them sum up to more."""
+    assert outlasts == backoff.outlasts(RestartIntensity(3, 5))
+    assert not backoff.outlasts(RestartIntensity(0, 5))
+
+
+@given(backoff=_BACKOFFS, restarts=st.integers(0, 6), seconds=st.floats(0.1, 60))
+def test_what_outlasting_means(backoff: Backoff, restarts: int, seconds: float) -> None:
+    """A session that crashes whenever it is up trips the window, or never does."""
+    window, now = RestartIntensity(restarts, seconds), 0.0
+    allowed = []
+    for consecutive in range(1, restarts + 2):
+        allowed.append(window.record(now))
+        now += backoff.delay(consecutive, 0.0)
+    assert all(allowed) == backoff.outlasts(RestartIntensity(restarts, seconds))
+
+
+def test_a_window_without_a_real_limit_takes_no_time() -> None:
+    """A billion restarts are not added up one by one."""
+    assert not Backoff(1e-9, 1e-9).outlasts(RestartIntensity(10**9, 5))

@@ -17,8 +17,7 @@ from trio_claude import (
     SupervisorSpec,
     open_supervisor,
 )
-from trio_claude.testing import ScriptedBackend, strategies
-from trio_claude.testing.strategies import Crash
+from trio_claude.testing import Crash, ScriptedBackend, strategies
 
 BACKEND = ScriptedBackend()
 

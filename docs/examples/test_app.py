@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 import trio_claude
 from trio_claude import SessionExited, SessionSpec, SupervisorEvent
 from trio_claude.simulator import Simulator
-from trio_claude.testing import ScriptedBackend, ScriptedTurn, check_backend, crash
-from trio_claude.testing.strategies import Crash, crash_schedules
+from trio_claude.testing import Crash, ScriptedBackend, ScriptedTurn, check_backend, crash
+from trio_claude.testing.strategies import crash_schedules
 
 pytest_plugins = ["trio_claude.testing.fixtures"]  # for the fixture `simulator`
 

@@ -28,7 +28,13 @@ from .._errors import (
 from .._session.handle import SessionHandle
 from .._validation import is_hashable
 from .connections import Connections
-from .events import IntensityExceeded, SupervisorEvent, SupervisorStarted, SupervisorStopped
+from .events import (
+    IntensityExceeded,
+    SupervisorEvent,
+    SupervisorStarted,
+    SupervisorStopped,
+    logger,
+)
 from .names import there_are
 from .roster import Roster
 
@@ -72,6 +78,20 @@ class Control:
             float("inf")  # a child that reports its end must never have to wait
         )
         self._calls: set[Call] = set()
+        self._warn_of_endless_restarts()
+
+    def _warn_of_endless_restarts(self) -> None:
+        spec, backoff = self.spec, self.spec.backoff
+        if backoff is None or backoff.max_consecutive is not None:
+            return
+        if backoff.outlasts(self.roster.intensity):
+            logger.warning(
+                "supervisor %r: with this backoff one session can crash for ever: its restarts are "
+                "too far apart to be %d within %g seconds; give the Backoff max_consecutive",
+                spec.name,
+                spec.max_restarts + 1,
+                spec.max_seconds,
+            )
 
     # ---- its life -------------------------------------------------------------------------------
 

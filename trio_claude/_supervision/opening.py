@@ -89,7 +89,7 @@ def open_supervisor(
         defaults=defaults,
         on_event=on_event,
     )
-    return _open(spec, (), log_event)
+    return open_from_spec(spec, (), log_event)
 
 
 async def run_supervisor(
@@ -169,7 +169,7 @@ async def _open_session(spec: SessionSpec) -> AsyncIterator[SessionHandle]:
 # Protected, so that a Ctrl-C comes where this waits, or in the block, and not between two lines.
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
-async def _open(
+async def open_from_spec(
     spec: SupervisorSpec,
     defaults: Sequence[SessionOptions],
     on_event: Callable[[SupervisorEvent], None],
@@ -290,7 +290,7 @@ async def _run_below(
 ) -> None:
     """What a supervisor does as a child of another: run until it is asked to finish."""
     asked = trio.Event()
-    async with _open(spec, defaults, on_event):
+    async with open_from_spec(spec, defaults, on_event):
         incarnation.on_finish(asked.set)
         incarnation.set_ready()
         await asked.wait()

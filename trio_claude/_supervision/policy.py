@@ -174,3 +174,20 @@ class Backoff:
     def exhausted(self, consecutive: int) -> bool:
         """Whether restart number ``consecutive`` in a row is one too many."""
         return self.max_consecutive is not None and consecutive > self.max_consecutive
+
+    def outlasts(self, intensity: RestartIntensity) -> bool:
+        """Whether one session alone can never be restarted too often for this window.
+
+        Its crashes are then so far apart that the older ones have left the window: a supervisor of
+        such a session never gives up, unless ``max_consecutive`` says when.
+        """
+        seconds = 0.0
+        for consecutive in range(1, min(intensity.max_restarts, _SURELY_REACHED) + 1):
+            seconds += self.delay(consecutive, chance=0.0)
+            if seconds > intensity.max_seconds:
+                return True
+        return False
+
+
+# Nobody counts further than this; it keeps the sum finite for a window without a real limit.
+_SURELY_REACHED = 10_000

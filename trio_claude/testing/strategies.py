@@ -7,7 +7,7 @@ own: ``session_specs(name=st.none(), backend=st.just(my_backend))``.
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import attrs
 
@@ -28,8 +28,7 @@ from .._supervision.policy import (
     Strategy,
 )
 from .._supervision.spec import SupervisorSpec
-
-Mishap: TypeAlias = Literal["crash", "stop", "restart", "terminate"]
+from ._schedule import Crash, Mishap
 
 # Short enough to collide, and what has made trouble elsewhere: other types, other alphabets.
 _NAMES = st.sampled_from(["a", "b", "reviewer", "naïve", "two words", 0, 1, ("shard", 1), ""])
@@ -208,21 +207,6 @@ def supervisor_specs(
 
 
 # ---- what befalls them --------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Crash:
-    """Something that befalls one session at one time."""
-
-    time: float
-    """Seconds from the start."""
-
-    which: int
-    """Which session, counted from 0."""
-
-    how: Mishap
-    """``"crash"``: :func:`~trio_claude.testing.crash`; ``"stop"``: it is asked to finish; or its
-    supervisor is asked to ``"restart"`` or ``"terminate"`` it."""
 
 
 def crash_schedules(
