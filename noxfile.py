@@ -58,6 +58,13 @@ def tests_all(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Show that the tests notice faults put into a copy; `-- --short` for a few, or their names."""
+    session.install("-e", ".[demo]", *group("tests"))
+    session.run("python", "-m", "tests.mutants.run", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the code's rules and its format."""
     session.install(*group("lint"))

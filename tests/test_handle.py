@@ -791,3 +791,64 @@ async def test_open_session_tells_of_a_crash_that_nobody_saw() -> None:
             await session.query("Hi")
     with pytest.raises(ConfigurationError, match="'restart'"):
         open_session(restart="permanent")  # type: ignore[call-arg]
+
+
+async def test_interrupt_is_not_misled_by_a_caller_that_was_withdrawn(
+    autojump_clock: MockClock,
+) -> None:
+    """The turn in flight stays the one in flight when somebody behind it in line is cancelled."""
+    backend = ScriptedBackend(lambda turn: [10.0, "done"])
+    async with open_session(backend=backend) as session, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with pytest.raises(Interrupted):
+                await session.query("Hi")
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1) as cancelled:
+            await session.query("Me too")
+        assert cancelled.cancelled_caught
+        with trio.fail_after(1):
+            await session.interrupt()
+
+
+async def test_interrupt_from_inside_the_turn_returns(autojump_clock: MockClock) -> None:
+    """It doesn't wait for the turn, which waits for it; the turn ends at its next checkpoint."""
+    seen: list[str] = []
+
+    async def answer(turn: ScriptedTurn) -> str:
+        await trio_claude.get_session("a").interrupt()
+        seen.append("returned")
+        await trio.lowlevel.checkpoint()
+        raise AssertionError("cancelled by then")
+
+    async with open_session(name="a", backend=ScriptedBackend(answer)) as session:
+        with pytest.raises(Interrupted):
+            await session.query("Hi")
+    assert ["returned"] == seen
+
+
+async def test_a_stopped_session_without_a_queue_is_gone_and_not_busy() -> None:
+    """Nobody should come back later; and its conversation has no id any more."""
+    async with open_session(backend=ScriptedBackend(), max_queue=0) as session:
+        await session.query("Hi")
+        assert session.session_id is not None
+        await session.stop()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.session_id is None
+        with pytest.raises(SessionTerminated):
+            await session.query("Hi")
+
+
+async def test_who_is_cancelled_in_line_makes_room(autojump_clock: MockClock) -> None:
+    """max_queue counts who waits now."""
+    backend = ScriptedBackend(lambda turn: [9.0, "done"])
+    async with open_session(backend=backend, max_queue=1) as session:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.query, "work")
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                with trio.move_on_after(1) as cancelled:
+                    await session.query("work")
+                assert cancelled.cancelled_caught

@@ -538,3 +538,18 @@ async def test_a_handle_and_a_supervisor_belong_to_their_run() -> None:
 
         assert len(refused) == 12
         assert (await handle.query("hello")).text
+
+
+def test_registries_are_told_apart_by_identity() -> None:
+    """Even if they say that they are equal, or that they have no hash."""
+
+    class Equal(LocalRegistry):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    one, other = Equal(), Equal()
+    assert one == other
+    assert Via(one, "a") != Via(other, "a")
+    assert {Via(one, "a")} == {Via(one, "a"), Via(one, "a")}

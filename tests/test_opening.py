@@ -744,3 +744,14 @@ async def test_an_error_that_counts_as_false_is_an_error() -> None:
             await trio.sleep_forever()
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert isinstance(caught.value.__cause__.exceptions[0], Empty)
+
+
+async def test_the_body_s_keyboard_interrupt_is_more_than_a_failure() -> None:
+    """A supervisor that has given up lets it through: no library may answer it."""
+    with pytest.raises(KeyboardInterrupt):
+        async with open_supervisor([spec("a")], max_restarts=0) as supervisor:
+            try:
+                await crash(supervisor.get_session("a"))
+                await trio.sleep_forever()
+            finally:
+                raise KeyboardInterrupt

@@ -349,3 +349,8 @@ def test_what_outlasting_means(backoff: Backoff, restarts: int, seconds: float) 
 def test_a_window_without_a_real_limit_takes_no_time() -> None:
     """A billion restarts are not added up one by one."""
     assert not Backoff(1e-9, 1e-9).outlasts(RestartIntensity(10**9, 5))
+
+
+def test_nothing_grows_from_an_initial_delay_of_0() -> None:
+    """However often in a row: no delay is no delay."""
+    assert Backoff(0.0, 30.0, factor=10.0).delay(10_000) == 0.0

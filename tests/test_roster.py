@@ -21,6 +21,7 @@ from trio_claude import (
     TooManySessions,
     open_supervisor,
 )
+from trio_claude._session.session import Session
 from trio_claude._supervision.policy import Strategy
 from trio_claude.testing import ScriptedBackend, crash
 
@@ -533,3 +534,98 @@ async def test_too_many_in_a_row_says_so(autojump_clock: MockClock) -> None:
             for _ in range(2):
                 await crash(group.get_session("a"))
                 await trio.sleep(2)
+
+
+async def test_terminating_in_the_moment_of_a_failed_start(autojump_clock: MockClock) -> None:
+    """The retry that is due for it is not done, and those behind it don't wait for it."""
+    for _ in range(20):  # the moment depends on Trio's scheduler
+        backend = Flaky()
+        failing = trio.Event()
+
+        async def start(
+            options: SessionOptions, backend: Flaky = backend, failing: trio.Event = failing
+        ) -> None:
+            if backend.failing:
+                failing.set()
+            await Flaky._start(backend, options)
+
+        backend._on_open = start
+        async with open_supervisor(
+            backend.specs("ab"), strategy="rest_for_one", max_restarts=10
+        ) as supervisor:
+            backend.failing = {"a": 10}
+            await crash(supervisor.get_session("a"))
+            await failing.wait()
+            await supervisor.terminate_session("a")
+            await trio.testing.wait_all_tasks_blocked()
+            assert [("b", "running")] == [
+                (info.name, info.status) for info in supervisor.list_sessions()
+            ]
+
+
+async def test_a_restart_on_request_begins_the_backoff_anew(autojump_clock: MockClock) -> None:
+    """Whoever restarts a session has seen to it: its next failure is its first."""
+    record, backend = Record(), Flaky()
+    async with open_supervisor(
+        backend.specs("a"), backoff=Backoff(1, 60, jitter=0), on_event=record
+    ) as supervisor:
+        await _crash(supervisor, "a")
+        await trio.sleep(1.5)
+        await _crash(supervisor, "a")
+        await supervisor.restart_session("a")
+        await _crash(supervisor, "a")
+        delays = [event.delay for event in record.events if isinstance(event, RestartScheduled)]
+        assert [1, 2, 1] == delays
+
+
+async def test_a_restart_on_request_that_fails_in_a_delay_is_not_tried_again(
+    autojump_clock: MockClock,
+) -> None:
+    """The call says that it failed; the session stays stopped, also when the delay is over."""
+    backend = Flaky()
+    async with open_supervisor(backend.specs("a"), backoff=Backoff(5, 5, jitter=0)) as supervisor:
+        await _crash(supervisor, "a")
+        backend.failing = {"a": 1}
+        with pytest.raises(OSError, match="a fails to start"):
+            await supervisor.restart_session("a")
+        assert "stopped" == supervisor.get_session("a").status
+        await trio.sleep(10)
+        assert "stopped" == supervisor.get_session("a").status
+
+
+async def test_nobody_waits_for_a_stopped_member_of_a_group(autojump_clock: MockClock) -> None:
+    """One that has finished is stopped until the group's restart starts it, delay or not."""
+    backend = Flaky()
+    specs = [*backend.specs("a"), *backend.specs("b", restart="transient")]
+    async with open_supervisor(
+        specs, strategy="one_for_all", backoff=Backoff(5, 5, jitter=0)
+    ) as supervisor:
+        await supervisor.get_session("b").stop()
+        await _crash(supervisor, "a")
+        assert ["restarting", "stopped"] == [info.status for info in supervisor.list_sessions()]
+        with pytest.raises(SessionTerminated):
+            await supervisor.get_session("b").query("Hi")
+        await trio.sleep(6)
+        assert ["running", "running"] == [info.status for info in supervisor.list_sessions()]
+
+
+async def test_one_that_crashed_as_soon_as_it_was_up_never_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If the crash comes before the supervisor sees that it is ready, the status is the crash's."""
+
+    async def run(self: Session) -> None:
+        self.incarnation.set_ready()
+        raise OSError("at once")
+
+    monkeypatch.setattr(Session, "run", run)
+    seen: list[str] = []
+
+    def look(event: trio_claude.SupervisorEvent) -> None:
+        if isinstance(event, trio_claude.SessionReady):
+            seen.append(trio_claude.get_session("a").status)
+
+    async with open_supervisor(on_event=look) as supervisor:
+        await supervisor.start_session(spec("a", restart="temporary"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert ["stopped"] == seen

@@ -468,3 +468,59 @@ async def test_a_start_that_is_taken_back_when_it_is_done_already() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert () == supervisor.list_sessions()
         roster.take_back(child)  # it is gone: there is nothing left to do
+
+
+async def test_a_call_for_one_that_is_gone_leaves_its_successor_alone(
+    autojump_clock: MockClock,
+) -> None:
+    """Calls are for the session that was there when they were made, not for its id."""
+    backend, record = ScriptedBackend(lambda turn: [3.0, "done"]), Record()
+    async with open_supervisor(
+        [spec("a", backend), spec("b", backend)], on_event=record
+    ) as supervisor:
+        async with trio.open_nursery() as nursery:
+
+            async def restart_too_late() -> None:
+                with pytest.raises(SessionNotFound, match="'a' has ended meanwhile"):
+                    await supervisor.restart_session("a")
+
+            nursery.start_soon(trio_claude.query, "b", "work")
+            await trio.testing.wait_all_tasks_blocked()
+            record.moves()
+            for call in (
+                lambda: supervisor.restart_session("b"),  # keeps the supervisor busy meanwhile
+                lambda: supervisor.terminate_session("a"),
+                lambda: supervisor.start_session(spec("a", backend)),
+                lambda: supervisor.terminate_session("a"),
+                restart_too_late,
+            ):
+                nursery.start_soon(call)
+                await trio.testing.wait_all_tasks_blocked()
+        assert ["Stopped b", "Ready b", "Stopped a", "Ready a"] == record.moves()
+        assert ["b", "a"] == [info.name for info in supervisor.list_sessions()]
+        assert 2 == supervisor.count_sessions()
+
+
+async def test_a_start_that_is_taken_back_in_the_mailbox_is_never_begun(
+    autojump_clock: MockClock,
+) -> None:
+    """A caller that is cancelled before the supervisor comes to its call has asked for nothing."""
+    backend, record = ScriptedBackend(lambda turn: [3.0, "done"]), Record()
+    async with open_supervisor([spec("a", backend)], on_event=record) as supervisor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_claude.query, "a", "work")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(supervisor.restart_session, "a")  # keeps the supervisor busy
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(1):
+                await supervisor.start_session(spec("b", backend))
+        assert ["Starting a", "Starting a"] == record.words("Starting")
+
+
+async def test_calls_that_are_over_are_forgotten() -> None:
+    """Whether they succeed or not: a supervisor that runs for months keeps none of them."""
+    async with open_supervisor([spec("a")]) as supervisor:
+        await supervisor.restart_session("a")
+        with pytest.raises(SessionExists):
+            await supervisor.start_session(spec("a"))
+        assert not supervisor._control._calls

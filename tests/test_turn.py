@@ -281,3 +281,20 @@ async def test_a_caller_that_has_the_result_waits_for_the_backend_to_end_the_tur
             assert "whole" == str(await session.query("Hi"))
         assert scope.cancel_called
         assert (1, "7") == (ended, session.session_id)
+
+
+async def test_a_turn_that_fails_at_once_is_not_kept() -> None:
+    """Whether its caller or its session comes first: afterwards no turn is in flight."""
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[trio.abc.ReceiveChannel[Event]]:
+        raise APIConnectionError("no route")
+        yield _events()
+
+    async with open_session(backend=_Odd(turn)) as session:
+        for _ in range(20):  # which one comes first depends on Trio's scheduler
+            async with session.stream("Hi") as events:
+                await trio.testing.wait_all_tasks_blocked()
+                assert session._inbox.turn is None
+                with pytest.raises(APIConnectionError):
+                    await events.receive()

@@ -216,7 +216,7 @@ def crash_schedules(
     max_size: int = 12,
     how: st.SearchStrategy[Mishap] = _MISHAPS,
 ) -> st.SearchStrategy[list[Crash]]:
-    """Lists of :class:`Crash`, in the order of time; some at the very same time.
+    """Lists of :class:`~trio_claude.testing.Crash`, in the order of time; some at the very same time.
 
     Args:
       sessions: how many sessions there are.
