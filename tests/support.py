@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 import attrs
+import pytest
 import trio
 import trio.testing
 
@@ -80,6 +81,9 @@ def tasks() -> int:
 async def nothing_left(*backends: ScriptedBackend) -> AsyncIterator[None]:
     """Check that the block leaves no task, connection, conversation or name behind."""
     before = tasks()
+    with pytest.raises(trio_claude.SessionNotFound) as caught:
+        trio_claude.get_supervisor("no such name")
+    supervisors = str(caught.value).partition("; ")[2]
     try:
         yield
     finally:
@@ -93,3 +97,7 @@ async def nothing_left(*backends: ScriptedBackend) -> AsyncIterator[None]:
             trio_claude.get_session("no such name")
         except trio_claude.SessionNotFound as exc:
             assert str(exc).endswith("there are none")  # noqa: PT017 - its only word about names
+        try:
+            trio_claude.get_supervisor("no such name")
+        except trio_claude.SessionNotFound as exc:
+            assert str(exc).endswith(supervisors)  # noqa: PT017

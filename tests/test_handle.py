@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -33,6 +35,7 @@ from trio_claude import (
     open_supervisor,
 )
 from trio_claude._session.inbox import Inbox
+from trio_claude.simulator import open_simulator
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
 from .support import hang, nothing_left, spec
@@ -852,3 +855,125 @@ async def test_who_is_cancelled_in_line_makes_room(autojump_clock: MockClock) ->
                 with trio.move_on_after(1) as cancelled:
                     await session.query("work")
                 assert cancelled.cancelled_caught
+
+
+async def test_open_session_tells_of_a_crash_whose_caller_did_not_hear(
+    autojump_clock: MockClock,
+) -> None:
+    """A stream that was left before its crash, and a caller that was cancelled, were not told."""
+
+    async def answer(turn: ScriptedTurn) -> AsyncGenerator[str, None]:
+        try:
+            yield "Well, "
+            await trio.sleep_forever()
+        finally:
+            raise OSError("cleanup failed")
+
+    with pytest.raises(SessionCrashed, match="while nobody asked it"):
+        async with open_session(backend=ScriptedBackend(answer)) as session:
+            async with session.stream("Hi") as events:
+                await events.receive()
+                await events.receive()
+    with pytest.raises(SessionCrashed, match="while nobody asked it"):
+        async with open_session(backend=ScriptedBackend(answer)) as session:
+            with trio.move_on_after(1):
+                await session.query("Hi")
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_reader_that_has_gone_reads_no_more(autojump_clock: MockClock) -> None:
+    """If a helper read a part and ended, the stream is its owner's again: asking is refused."""
+    backend = ScriptedBackend(lambda turn: "three words here")
+    async with open_session(backend=backend) as session, session.stream("Hi") as events:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(events.receive)
+        with pytest.raises(UsageError, match="leave the stream first"):
+            await session.query("more")
+
+
+async def test_two_streams_made_before_one_is_entered(autojump_clock: MockClock) -> None:
+    """What a call could not know yet is refused when the block is entered."""
+    async with open_session(backend=ScriptedBackend()) as session:
+        first, second = session.stream("1"), session.stream("2")
+        async with first:
+            with pytest.raises(UsageError, match="leave the stream first"):
+                async with second:
+                    raise AssertionError("never entered")
+
+
+async def test_a_stream_belongs_to_its_run() -> None:
+    """Another run is refused before it can touch it; the owner reads on."""
+
+    def elsewhere(call: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(UsageError, match="belongs to another Trio run"):
+            trio.run(call)
+
+    async with (
+        open_session(backend=ScriptedBackend(["hello"])) as session,
+        session.stream("Hi") as events,
+    ):
+        await trio.to_thread.run_sync(elsewhere, events.receive)
+        await trio.to_thread.run_sync(elsewhere, events.aclose)
+        assert [event async for event in events]
+
+
+def test_outside_of_trio() -> None:
+    """Under another event loop, what opens something says where it works."""
+
+    async def main() -> None:
+        with pytest.raises(UsageError, match="inside a Trio run only"):
+            async with open_supervisor():
+                raise AssertionError("never entered")
+        with pytest.raises(UsageError, match="inside a Trio run only"):
+            async with open_session(backend=ScriptedBackend()):
+                raise AssertionError("never entered")
+        with pytest.raises(UsageError, match="inside a Trio run only"):
+            await trio_claude.run_supervisor()
+        with pytest.raises(UsageError, match="inside a Trio run only"):
+            async with open_simulator():
+                raise AssertionError("never entered")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", ["clear", "interrupt", "stop", "restart", "terminate", "aclose"])
+async def test_a_cancelled_call_leaves_nothing(call: str, autojump_clock: MockClock) -> None:
+    """Whatever is cancelled while a stubborn turn ends, all is gone in the end."""
+
+    async def stubborn(turn: ScriptedTurn) -> AsyncGenerator[str, None]:
+        yield "Well, "
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+
+    backend = ScriptedBackend(stubborn)
+    async with nothing_left(backend), open_supervisor([spec("a", backend)]) as supervisor:
+        session = supervisor.get_session("a")
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with contextlib.suppress(trio_claude.TrioClaudeError, trio.ClosedResourceError):
+                    async with session.stream("Hi") as events:
+                        await events.receive()
+                        await events.receive()
+                        await trio.testing.wait_all_tasks_blocked()
+                        if call == "aclose":
+                            with trio.move_on_after(1) as scope:
+                                await events.aclose()
+                            assert scope.cancelled_caught
+                        await events.receive()
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.move_on_after(1) as scope:
+                if call == "restart":
+                    await supervisor.restart_session("a")
+                elif call == "terminate":
+                    await supervisor.terminate_session("a")
+                elif call != "aclose":
+                    await getattr(session, call)()
+            assert scope.cancelled_caught == (call != "aclose")
+            if call in ("clear", "stop"):  # which only wait for the turn
+                await session.interrupt()

@@ -524,3 +524,62 @@ async def test_calls_that_are_over_are_forgotten() -> None:
         with pytest.raises(SessionExists):
             await supervisor.start_session(spec("a"))
         assert not supervisor._control._calls
+
+
+async def test_two_who_restart_the_same_session_are_both_content(
+    autojump_clock: MockClock,
+) -> None:
+    """A restart that a later one overtakes has done what it was to do."""
+    backend = ScriptedBackend(lambda turn: [1.0, "done"])
+    async with nothing_left(backend), open_supervisor([spec("a", backend)]) as supervisor:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(supervisor.restart_session, "a")
+        await trio_claude.query("a", "Hi")
+        assert 1 <= supervisor.list_sessions()[0].restarts <= 3
+
+
+async def test_a_session_that_is_being_stopped_says_nothing_else(
+    autojump_clock: MockClock,
+) -> None:
+    """While a group waits for its restart, a transient member is restarting, and not stopped."""
+    specs = [spec("a"), spec("b", restart="transient", significant=True)]
+    statuses: list[str] = []
+
+    def look(event: trio_claude.SupervisorEvent) -> None:
+        if isinstance(event, trio_claude.SessionStopped):
+            statuses.append(session.status)
+
+    async with open_supervisor(
+        specs,
+        strategy="one_for_all",
+        backoff=trio_claude.Backoff(5, 5, jitter=0),
+        max_sessions=2,
+        auto_shutdown="all_significant",
+        on_event=look,
+    ) as supervisor:
+        session = supervisor.get_session("b")
+        await crash(supervisor.get_session("a"))
+        await trio.sleep(1)
+        assert 2 == supervisor.statistics().restarting
+        with pytest.raises(TooManySessions):
+            await supervisor.start_session(spec("c"))
+        await trio.sleep(5)
+        assert 2 == supervisor.count_sessions()
+        await supervisor.restart_session("b")
+        assert {"running", "restarting"} >= set(statuses)
+
+
+async def test_max_queue_holds_while_the_session_is_away(autojump_clock: MockClock) -> None:
+    """While it waits to be restarted nobody is being served, so max_queue callers may wait."""
+    async with (
+        open_supervisor(
+            [spec("a", max_queue=1)], backoff=trio_claude.Backoff(5, 5, jitter=0)
+        ) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        await crash(supervisor.get_session("a"))
+        nursery.start_soon(trio_claude.query, "a", "waits")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio_claude.SessionBusy):
+            await trio_claude.query("a", "one too many")

@@ -96,6 +96,7 @@ class SessionHandle:
 
     @asynccontextmanager
     async def _stream(self, turn: Turn) -> AsyncIterator[ResponseStream]:
+        self._inbox.check_call(waits=True)  # once more: much may have happened since the call
         self._inbox.check_room(turn)
         await self._inbox.put(turn)
         stream = ResponseStream(turn)

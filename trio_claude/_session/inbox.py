@@ -47,8 +47,8 @@ class Inbox:
         self._run = current_run()
         self._present = 0  # requests that wait or are in flight
         self._cause: Exception | None = None
-        self.crash_told = False
-        """Whether a caller was told of the last crash."""
+        self.lost: Request | None = None
+        """What the last incarnation was at when it ended."""
         self._closed = True
         self.open()
 
@@ -82,7 +82,7 @@ class Inbox:
     def raise_untold_crash(self) -> None:
         """Raise SessionCrashed if the last incarnation crashed, and no caller knows."""
         error = None if self.incarnation is None else self.incarnation.error
-        if error is not None and not self.crash_told:
+        if error is not None and not (self.lost is not None and self.lost.told):
             raise SessionCrashed(
                 f"session {self.called!r} crashed while nobody asked it: {error!r}",
                 name=self.called,

@@ -44,7 +44,8 @@ class Session:
                             clear.end(None)
                         clear = await self._serve(line, conversation)
                 except BaseException as exc:
-                    if clear is not None:
+                    if clear is not None and not clear.ended:
+                        self.inbox.lost = clear
                         clear.end(self._lost(exc))
                     raise
                 if clear is None:
@@ -63,9 +64,10 @@ class Session:
             if not isinstance(request, Turn):
                 assert isinstance(request, Clear)
                 return request
-            self.inbox.turn = request
+            self.inbox.turn = self.inbox.lost = request
             try:
                 await request.serve(conversation, self.inbox.options, self._lost)
+                self.inbox.lost = None
                 if request.result is not None:
                     self.inbox.session_id = request.result.session_id
             finally:
@@ -83,5 +85,4 @@ class Session:
             return SessionTerminated(f"session {name!r} was stopped in this turn", name=name)
         error = SessionCrashed(f"session {name!r} crashed in this turn: {cause!r}", name=name)
         error.__cause__ = cause
-        self.inbox.crash_told = True
         return error

@@ -31,6 +31,7 @@ from .._errors import (
 )
 from .._messages import AssistantMessage, Event, ResultMessage, partial_message
 from .._options import SessionOptions, merge
+from .context import current_run, require_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,8 @@ class Request:
     def __init__(self) -> None:
         self.on_end: Callable[[], None] = _nobody_to_tell
         """Called when there is an outcome, in the same breath."""
+        self.told = False
+        """Whether the one who asked was told that it failed."""
         self._ended = trio.Event()
         self._error: TrioClaudeError | None = None
 
@@ -74,6 +77,7 @@ class Request:
     def raise_error(self) -> None:
         """Raise the outcome if it is an error."""
         if self._error is not None:
+            self.told = True
             raise self._error
 
 
@@ -97,7 +101,7 @@ class Turn(Request):
         self._scope = trio.CancelScope()
         self._intent: Literal["interrupted", "abandoned"] | None = None
         self._seen: list[Event] = []  # since the last whole message, for QueryError.partial
-        self._reader = trio.lowlevel.current_task()
+        self._caller = self._reader = trio.lowlevel.current_task()
         self.result: ResultMessage | None = None
         """What it ended with, once it is whole."""
 
@@ -193,8 +197,13 @@ class Turn(Request):
 
     def is_read_here(self) -> bool:
         """Whether it goes on only if the calling task reads on."""
-        going_on = not self.ended and self._intent is None
-        return going_on and self._reader is trio.lowlevel.current_task()
+        if self.ended or self._intent is not None:
+            return False
+        here = trio.lowlevel.current_task()
+        if self._reader is here:
+            return True
+        # Whoever read it last is no task any more, so it is back with the one who asked.
+        return self._caller is here and getattr(self._reader.coro, "cr_frame", None) is None
 
     def interrupt(self) -> None:
         """End the turn: its caller gets Interrupted."""
@@ -238,6 +247,7 @@ class ResponseStream(trio.abc.ReceiveChannel[Event]):
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._closed = False
+        self._run = current_run()
 
     def __repr__(self) -> str:
         state = "ended" if self._turn.ended else "closed" if self._closed else "open"
@@ -251,7 +261,9 @@ class ResponseStream(trio.abc.ReceiveChannel[Event]):
           trio.ClosedResourceError: the stream was closed, or its block was left.
           QueryError: the turn failed.
           SessionCrashed, SessionRestarted, SessionTerminated: the session went away in this turn.
+          UsageError: called from another run.
         """
+        require_run(self._run, "this stream")
         if self._closed:
             await trio.lowlevel.checkpoint()
             raise _closed()
@@ -268,6 +280,7 @@ class ResponseStream(trio.abc.ReceiveChannel[Event]):
         What the conversation remembers is then as before the turn. If cancelled, the turn still
         ends, soon afterwards.
         """
+        require_run(self._run, "this stream")
         self._closed = True
         self._turn.abandon()
         await self._turn.wait_ended()

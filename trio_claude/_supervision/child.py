@@ -52,8 +52,12 @@ class Child(ABC):
         """How many automatic restarts it has needed in a row, for the backoff."""
         self.last_error: Exception | None = None
         self.retry: Retry | None = None
-        self.calls_waiting = 0
-        """How many calls to terminate or restart it the control has yet to serve."""
+        self.terminates_waiting = 0
+        """How many calls to terminate it the control has yet to serve."""
+        self.restarts_waiting = 0
+        """How many calls to restart it the control has yet to serve."""
+        self.stopping = False
+        """Whether the control is stopping it: its end is then no news."""
 
     @property
     def called(self) -> Hashable:

@@ -17,6 +17,7 @@ import trio
 
 from .._errors import RestartIntensityExceeded
 from .._options import BackendLike, Overrides, SessionOptions, SessionSpec
+from .._session.context import current_run
 from .._validation import refuse_unknown
 from .child import Child, SessionChild, SupervisorChild
 from .control import Control
@@ -72,6 +73,7 @@ def open_supervisor(
     Raises:
       ConfigurationError: an argument is not valid; raised by the call, before the block.
       SessionExists: the supervisor's name, or a session's, is taken.
+      UsageError: entered outside of a Trio run.
       RestartIntensityExceeded: more restarts were needed than are allowed. The block is cancelled;
         ``__cause__`` is a group of the last crash and of the body's error, if there is one.
       SupervisorError: the supervisor itself failed, from the cause.
@@ -175,6 +177,7 @@ async def open_from_spec(
     on_event: Callable[[SupervisorEvent], None],
 ) -> AsyncIterator[Supervisor]:
     """The block of one supervisor; ``defaults`` and ``on_event`` are those of the one above."""
+    current_run()  # refuses whoever is in none
     body_error: BaseException | None = None
     nursery_error: BaseException | None = None
     control: Control | None = None

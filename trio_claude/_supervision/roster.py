@@ -108,7 +108,7 @@ class Roster:
 
     async def terminate(self, child: Child) -> None:
         """Stop a child and forget it (1.10: terminate and delete in one step)."""
-        child.calls_waiting -= 1
+        child.terminates_waiting -= 1
         if self.children.get(child.id) is not child:
             return  # it is gone already: its end, or another call, came first
         followers = child.cancel_retry()
@@ -120,7 +120,7 @@ class Roster:
 
     async def restart(self, child: Child) -> None:
         """Stop a child, if it is up, and start it; counts for nothing (1.4)."""
-        child.calls_waiting -= 1
+        child.restarts_waiting -= 1
         if self.children.get(child.id) is not child:
             raise SessionNotFound(f"session {child.called!r} has ended meanwhile")
         if child.status == "stopped":
@@ -135,8 +135,12 @@ class Roster:
         elif not isinstance(error, _CalledOff):  # else somebody else is about to deal with it
             self._close_unasked(child, cause=error)
         await self._start_group(followers)
+        if isinstance(error, _CalledOff):
+            if child.terminates_waiting:
+                raise error.told()
+            return  # another restart comes right behind, and does what this one was to do
         if error is not None:
-            raise error.told() if isinstance(error, _CalledOff) else error
+            raise error
 
     def call_off(self, child: Child, *, for_ever: bool) -> None:
         """Let a start that is under way fail at once, and every one until the call is served that
@@ -145,7 +149,10 @@ class Roster:
         Its very first start is not called off for a restart: it would fail for whoever asked for
         the child, and be forgotten.
         """
-        child.calls_waiting += 1
+        if for_ever:
+            child.terminates_waiting += 1
+        else:
+            child.restarts_waiting += 1
         if for_ever or child.number > 1:
             self._cut_start(child)
 
@@ -153,7 +160,7 @@ class Roster:
         """Undo a start whose caller was cancelled, whether it is under way or just done."""
         self._cut_start(child)
         if child.status == "running" and self.children.get(child.id) is child:
-            child.calls_waiting += 1
+            child.terminates_waiting += 1
             self._boss.post(partial(self.terminate, child))
 
     def _cut_start(self, child: Child) -> None:
@@ -174,7 +181,7 @@ class Roster:
 
     async def _start(self, child: Child) -> Exception | None:
         """Start the next incarnation, and wait until it is ready; gives what that failed of."""
-        if child.calls_waiting:
+        if child.terminates_waiting or child.restarts_waiting:
             return _CalledOff(child)
         if child.status == "stopped":
             self._mark(child, "starting")
@@ -212,7 +219,7 @@ class Roster:
         await incarnation.run(child.main)
         if incarnation.fatal is not None:
             self._boss.fail_fatally(incarnation.fatal)
-        elif incarnation.ready and incarnation.intent is None and child.incarnation is incarnation:
+        elif incarnation.ready and not child.stopping:
             # Seen at once, even if the control comes to it only later.
             again = is_restarted(child.spec.restart, crashed=incarnation.error is not None)
             self._mark(child, "restarting" if again else "stopped")
@@ -344,13 +351,17 @@ class Roster:
             if incarnation.ready:
                 self._report_exit(child, incarnation)
             return
-        if incarnation.ready:
-            incarnation.finish()
-            with trio.move_on_after(grace):
-                await incarnation.ended.wait()
-        if not incarnation.ended.is_set():
-            incarnation.stop(intent)
-            await self._wait_ended(child, incarnation)
+        child.stopping = True
+        try:
+            if incarnation.ready:
+                incarnation.finish()
+                with trio.move_on_after(grace):
+                    await incarnation.ended.wait()
+            if not incarnation.ended.is_set():
+                incarnation.stop(intent)
+                await self._wait_ended(child, incarnation)
+        finally:
+            child.stopping = False
         child.incarnation = None
         self._report(SessionStopped, child, cause=incarnation.error)
 

@@ -90,7 +90,8 @@ class SupervisorSpec:
     max_sessions: int | None = attrs.field(
         default=None, validator=checked(is_count, "a whole number, 0 or more, or None")
     )
-    """The most children that may run or be restarting; None for no limit."""
+    """The most children that may run or be restarting; None for no limit. It holds for starts and
+    restarts that are asked for; a group that is restarted comes back whole."""
 
     backoff: Backoff | None = attrs.field(
         default=None, validator=checked(lambda value: isinstance(value, Backoff), "a Backoff")

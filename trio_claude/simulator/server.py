@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._errors import ConfigurationError
+from .._session.context import current_run
 from .._validation import is_count, is_name, is_seconds, is_token
 from .app import MessagesApi, Responder, logger
 from .replies import default_responder
@@ -139,6 +140,7 @@ def open_simulator(
         ConfigurationError: an argument is not what it should be.
         ModuleNotFoundError: hypercorn is not installed.
         OSError: the address is not there, or the port is taken.
+        UsageError: entered outside of a Trio run.
     """
     if responder is not None and not callable(responder):
         raise ConfigurationError(f"responder must be callable, not {responder!r}")
@@ -158,6 +160,7 @@ def open_simulator(
 async def _open(
     api: MessagesApi, handle: _ConnectionHandler, host: str, port: int
 ) -> AsyncIterator[Simulator]:
+    current_run()  # refuses whoever is in none
     listeners = await trio.open_tcp_listeners(port, host=host)
     address, port = listeners[0].socket.getsockname()[:2]
     base_url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
