@@ -65,6 +65,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def model(session: nox.Session) -> None:
+    """Compare the supervisor with its model over many more lives than the tests do."""
+    session.install("-e", ".[demo]", *group("tests"))
+    session.run("pytest", "tests/model", *session.posargs, env={"HYPOTHESIS_PROFILE": "long"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the code's rules and its format."""
     session.install(*group("lint"))

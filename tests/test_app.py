@@ -456,7 +456,7 @@ def test_simulate() -> None:
         for line in said.decode().splitlines()
         if line.startswith("  export ")
     )
-    assert settings.keys() == {"ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"}
+    assert settings.keys() == {"ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "NO_PROXY"}
     asked = command("ask", "Hello", stdin=subprocess.DEVNULL, env={**os.environ, **settings})
     out, err = asked.communicate(timeout=PATIENCE)
     assert (asked.returncode, err) == (0, b"")

@@ -19,6 +19,7 @@ from trio_claude import (
     open_supervisor,
     whereis,
 )
+from trio_claude._session.incarnation import Incarnation
 from trio_claude._supervision.child import Child, SessionChild, SupervisorChild
 from trio_claude._supervision.connections import Connections
 from trio_claude.testing import ScriptedBackend, crash
@@ -199,3 +200,19 @@ async def test_a_restart_can_be_called_off(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 0
         await trio.sleep(100)
         assert [info.incarnation for info in supervisor.list_sessions()] == [2]
+
+
+async def test_what_an_incarnation_ends_of_is_what_was_meant_first() -> None:
+    """A second reason to stop it, and a fault after its end, change nothing."""
+
+    async def wait(incarnation: Incarnation) -> None:
+        incarnation.stop("restart")
+        incarnation.stop("terminate")
+        await trio.sleep_forever()
+
+    incarnation = Incarnation(1)
+    await incarnation.run(wait)
+    incarnation.crash(OSError("too late"))
+    assert "restart" == incarnation.intent
+    assert incarnation.fault is None
+    assert incarnation.error is None

@@ -21,7 +21,7 @@ from trio_claude import (
     _errors,
 )
 
-# Each class and what it is made of, as the contract draws it.
+# Each class and what it is made of, as docs/guides/errors.md draws it.
 TREE: dict[str, tuple[type | str, ...]] = {
     "TrioClaudeError": (Exception,),
     "ConfigurationError": ("TrioClaudeError", ValueError),

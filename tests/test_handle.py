@@ -977,3 +977,23 @@ async def test_a_cancelled_call_leaves_nothing(call: str, autojump_clock: MockCl
             assert scope.cancelled_caught == (call != "aclose")
             if call in ("clear", "stop"):  # which only wait for the turn
                 await session.interrupt()
+
+
+async def test_a_clear_that_cannot_begin_anew_is_a_crash_for_the_supervisor() -> None:
+    """It knows the cause, and gives up because of it where no restart is allowed."""
+    fails = False
+
+    def on_open(options: SessionOptions) -> None:
+        if fails:
+            raise OSError("no route")
+
+    with pytest.raises(trio_claude.RestartIntensityExceeded) as caught:
+        async with open_supervisor(
+            [spec("a", ScriptedBackend(on_open=on_open))], max_restarts=0
+        ) as supervisor:
+            fails = True
+            with pytest.raises(SessionCrashed):
+                await supervisor.get_session("a").clear()
+            await trio.sleep_forever()
+    assert isinstance(caught.value.__cause__, ExceptionGroup)
+    assert isinstance(caught.value.__cause__.exceptions[0], OSError)

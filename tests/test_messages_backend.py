@@ -1,9 +1,12 @@
 """The Messages API backend over real sockets: answers, faults, retries, cancellation, the pool."""
 
+import contextlib
 import gc
 import json
 import math
 import random
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -1407,3 +1410,60 @@ async def test_the_simulator_and_odd_histories() -> None:
         async with BACKEND.connect() as connection, connection.open(settings) as conversation:
             texts = [await text_of(conversation, settings) for _ in range(3)]
             assert texts == ["", "Yes", "Sure"]
+
+
+async def test_a_service_that_cannot_be_connected_to() -> None:
+    """connect_timeout is what a connection may take to be made, whatever the other timeouts say."""
+    with trio.fail_after(10), socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with contextlib.ExitStack() as full:
+            for _ in range(
+                3
+            ):  # nobody accepts, so the queue is full and further ones get no answer
+                client = full.enter_context(socket.socket())
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(listener.getsockname())
+            began = trio.current_time()
+            backend = MessagesBackend(connect_timeout=0.3, idle_timeout=30)
+            async with (
+                backend.connect() as connection,
+                connection.open(options(url)) as conversation,
+            ):
+                with pytest.raises(errors.APIConnectionError, match="connect_timeout"):
+                    await turn_of(conversation, options(url))
+            assert 0.3 <= trio.current_time() - began < 5
+
+
+def test_the_defaults() -> None:
+    """Five seconds to connect, events of 32 MiB, a retry-after of five minutes."""
+    assert BACKEND.connect_timeout == 5.0
+    assert BACKEND.max_event_size == 32 * 1024 * 1024
+    assert BACKEND.max_retry_after == 300.0
+
+
+async def test_a_failed_handshake_says_why() -> None:
+    """An https address where plain HTTP is spoken: the reason is deep in the chain, and is told."""
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, refuse, listeners)
+        settings = options(f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        async with BACKEND.connect() as connection, connection.open(settings) as conversation:
+            with trio.fail_after(10), pytest.raises(errors.APIConnectionError, match="SSL"):
+                await turn_of(conversation, settings)
+        nursery.cancel_scope.cancel()
+
+
+def test_a_certificate_that_is_not_trusted_says_what_to_do() -> None:
+    """Behind a proxy that looks into TLS it is SSL_CERT_FILE; silence has only its class."""
+    silent = httpx.ConnectError("")
+    silent.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
+    assert "set SSL_CERT_FILE" in http_client._first_words(silent)
+    assert http_client._first_words(httpx.ConnectError("")) == ""

@@ -212,7 +212,7 @@ def test_looking_at_the_window_changes_nothing() -> None:
 
 
 def test_the_defaults_are_those_of_otp() -> None:
-    """Three within five seconds, as the contract says."""
+    """Three within five seconds, as OTP counts."""
     window = RestartIntensity()
 
     assert (window.max_restarts, window.max_seconds) == (3, 5.0)

@@ -33,6 +33,7 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
+from trio_claude._session.turn import Clear, Turn
 from trio_claude.simulator import open_simulator
 from trio_claude.testing import ScriptedBackend, crash
 
@@ -298,3 +299,29 @@ async def test_a_turn_that_fails_at_once_is_not_kept() -> None:
                 assert session._inbox.turn is None
                 with pytest.raises(APIConnectionError):
                     await events.receive()
+
+
+async def test_a_request_has_one_outcome() -> None:
+    """The first one; and a cancellation does not hide one that is there."""
+    clear, turn = Clear(), Turn("Hi")
+    clear.end(None)
+    clear.end(QueryError("too late"))
+    with trio.CancelScope() as cancelled:
+        cancelled.cancel()
+        await clear.wait()
+        await clear.wait_ended()
+    assert not cancelled.cancelled_caught
+    turn.interrupt()
+    turn.abandon()
+    assert "interrupted" == turn._intent
+
+
+async def test_a_failed_turn_says_in_which_session() -> None:
+    """With many sessions in a nursery, the error's note names the one, once."""
+    fault = APIConnectionError("no answer")
+    async with open_session(name="reviewer", backend=ScriptedBackend([fault, fault])) as session:
+        for _ in range(2):
+            with pytest.raises(APIConnectionError) as caught:
+                await session.query("Hi")
+            assert ["in a turn of session 'reviewer'"] == caught.value.__notes__
+            assert caught.value.__context__ is None

@@ -120,7 +120,7 @@ def checked(
 
     def validate(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if value is not None and not check(value):
-            shown = f"a {type(value).__name__}" if secret else _shown(value)
+            shown = f"this {type(value).__name__} (not shown)" if secret else _shown(value)
             raise ConfigurationError(f"{attribute.name} must be {valid}, not {shown}")
 
     return validate

@@ -19,6 +19,7 @@ The Messages API, simulated, is at {url} until Ctrl-C. To use it, in another ter
 
   export ANTHROPIC_BASE_URL={url}
   export ANTHROPIC_API_KEY=simulated
+  export NO_PROXY={host}
   trio-claude ask "What can you do?"
 
 """
@@ -33,7 +34,7 @@ async def simulate(port: int) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
             async with open_simulator(port=port, pace=PACE) as simulator:
-                write(_WELCOME.format(url=simulator.base_url))
+                write(_WELCOME.format(url=simulator.base_url, host="127.0.0.1"))
                 await anext(signals)
                 write(f"\nEnded after {len(simulator.requests)} requests.\n")
         except OSError as exc:

@@ -66,7 +66,7 @@ class Session:
                 return request
             self.inbox.turn = self.inbox.lost = request
             try:
-                await request.serve(conversation, self.inbox.options, self._lost)
+                await request.serve(conversation, self.inbox.options, self.inbox.called, self._lost)
                 self.inbox.lost = None
                 if request.result is not None:
                     self.inbox.session_id = request.result.session_id

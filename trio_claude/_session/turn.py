@@ -16,6 +16,7 @@ ends a turn, such as an interruption, comes before 3, and then it ends the turn 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -34,7 +35,7 @@ from .._options import SessionOptions, merge
 from .context import current_run, require_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from .._backends.base import Conversation
 
@@ -122,12 +123,14 @@ class Turn(Request):
         self,
         conversation: Conversation,
         session: SessionOptions,
+        who: Hashable,
         lost: Callable[[BaseException], TrioClaudeError],
     ) -> None:
         """Answer it. Returns when it has its outcome and the session can go on.
 
         Args:
           session: the options that hold for the session.
+          who: how the session is called in messages.
           lost: gives the outcome if the session does not survive the turn, from what it dies of.
 
         Raises:
@@ -152,6 +155,9 @@ class Turn(Request):
         error = self._failure(options, error)
         if isinstance(error, QueryError) and error.partial is None:
             error.partial = partial_message(self._seen)
+        note = f"in a turn of session {who!r}"
+        if note not in getattr(error, "__notes__", ()):  # one instance may be raised twice
+            error.add_note(note)
         self.end(error)
 
     async def _answer(self, conversation: Conversation, options: SessionOptions) -> None:
@@ -223,11 +229,12 @@ class Turn(Request):
     async def receive(self) -> Event:
         """The next event, for the stream."""
         self._reader = trio.lowlevel.current_task()
-        try:
+        event = None
+        with contextlib.suppress(trio.EndOfChannel):
             event = await self._receive.receive()
-        except trio.EndOfChannel:
-            self.raise_error()
-            raise
+        if event is None:
+            self.raise_error()  # out here, so that its traceback begins with what happened
+            raise trio.EndOfChannel
         if isinstance(event, ResultMessage):
             # Shielded, for the two sides agree here on whether the turn was one; and bounded by
             # the other side, which has nothing left to do but to leave the backend's block.

@@ -130,6 +130,7 @@ class Control:
         self.started.set()
         async for message in self._mailbox:
             await message()
+            del message  # it may be the last to know a temporary child
 
     def _refuse_calls(self) -> None:
         # At once, not when all is over: a session that has its grace may wait for such a call.

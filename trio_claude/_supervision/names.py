@@ -225,7 +225,7 @@ def _known_beside(name: Hashable) -> Collection[Hashable]:
 def there_are(names: Collection[Hashable]) -> str:
     """The names, for an error's message; the first twenty of many."""
     if not names:
-        return "there are none"
+        return "there are none: is the supervisor's block open, and in this run?"
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return "there are " + ", ".join(repr(name) for name in islice(names, 20)) + more
 

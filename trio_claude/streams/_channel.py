@@ -83,9 +83,10 @@ class Picked(trio.abc.ReceiveChannel[_T], Generic[_T]):
 
     def _end(self) -> None:
         if not self._whole:
-            raise StreamInterrupted(
-                "the stream ended without a ResultMessage", partial=partial_message(self._seen)
-            )
+            message = "the stream ended without a ResultMessage"
+            if not self._seen:
+                message += ", and without any event: was it read before? A stream is read once"
+            raise StreamInterrupted(message, partial=partial_message(self._seen))
         self._ended = True
 
     async def aclose(self) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 import trio
-import trio.testing
 
 from .._backends.scripted import ScriptedBackend
 from .._errors import ConfigurationError, UsageError
@@ -96,11 +95,13 @@ def run_schedule(
     else:
         raise UsageError("run_schedule starts a Trio run of its own: call it outside of one")
     end = max((one.time for one in crashes), default=0.0) + 10 if seconds is None else seconds
+    from trio.testing import MockClock  # which brings pytest along, if it is installed
+
     trial = _Trial(supervisor)
     for one in crashes:
         if not 0 <= one.which < len(trial.sessions):
             raise ConfigurationError(f"{one!r}: there are {len(trial.sessions)} sessions")
-    trio.run(trial.run, crashes, end, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(trial.run, crashes, end, clock=MockClock(autojump_threshold=0))
     return trial.outcome()
 
 

@@ -43,7 +43,9 @@ class Attempts:
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> Response:
-        """Send it once.
+        """Send it once, after whatever the service has asked all requests with this key to wait.
+
+        Without retries, nobody wants to wait, and it is sent at once.
 
         Raises:
           APIStatusError: the service refused it.
@@ -52,6 +54,9 @@ class Attempts:
         """
         self._attempt += 1
         self._headers = {}
+        key = (headers.get("x-api-key"), headers.get("authorization"))
+        if self._max_retries:
+            await self._client.gate.wait(key)
         response = await self._client.send(method, url, headers, body)
         encoding = response.headers.get("content-encoding", "identity")
         if 200 <= response.status < 300 and encoding == "identity":
@@ -62,7 +67,11 @@ class Attempts:
                     response.host, f"it is encoded ({encoding}), which was not asked for"
                 )
             self._headers = response.headers
-            raise await _refusal(response)
+            refusal = await _refusal(response)
+            pause = refusal.retry_after
+            if response.status == 429 and pause is not None and pause <= self._max_retry_after:
+                self._client.gate.close(key, pause)
+            raise refusal
         finally:
             await response.aclose()
 

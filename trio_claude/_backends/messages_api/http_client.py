@@ -15,6 +15,7 @@ at httpx would have them:
 from __future__ import annotations
 
 import contextlib
+import ssl
 from typing import TYPE_CHECKING, final
 
 import httpx
@@ -22,6 +23,7 @@ import trio
 
 from ..._errors import APIConnectionError, APIError, ConfigurationError
 from ..._wire.api_errors import cut_short
+from .gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -137,6 +139,8 @@ class HTTPClient:
     def __init__(
         self, client: httpx.AsyncClient, limiter: trio.CapacityLimiter, progress_timeout: float
     ) -> None:
+        self.gate = Gate()
+        """What the service has asked all of us to wait for."""
         self._client = client
         self._limiter = limiter
         self._progress_timeout = progress_timeout
@@ -221,10 +225,21 @@ def _translated(host: str, *, answering: bool) -> Iterator[None]:
         # Not `from` it: it quotes the header that it refuses, which may be the key.
         raise ConfigurationError("extra_headers: a request with them cannot be sent") from None
     except httpx.TransportError as exc:
-        why = _TIMEOUTS.get(type(exc)) or str(exc) or type(exc).__name__
+        why = _TIMEOUTS.get(type(exc)) or _first_words(exc) or type(exc).__name__
         if answering:
             raise cut_short(host, why) from exc
         raise APIConnectionError(f"no answer from {host}: {why}") from exc
+
+
+def _first_words(exc: BaseException) -> str:
+    """What the error says or, where it is silent as for TLS, the first of those it came from."""
+    link: BaseException | None = exc
+    while link is not None:
+        if str(link):
+            hint = "; set SSL_CERT_FILE" * isinstance(link, ssl.SSLCertVerificationError)
+            return f"{link}{hint}"
+        link = link.__cause__ or link.__context__
+    return ""
 
 
 _TIMEOUTS: dict[type[Exception], str] = {
