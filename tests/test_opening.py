@@ -755,3 +755,15 @@ async def test_the_body_s_keyboard_interrupt_is_more_than_a_failure() -> None:
                 await trio.sleep_forever()
             finally:
                 raise KeyboardInterrupt
+
+
+async def test_an_on_event_that_counts_as_false_is_called() -> None:
+    """Whatever is callable will do, also one that is an empty list."""
+
+    class Seen(list[SupervisorEvent]):
+        def __call__(self, event: SupervisorEvent) -> None:
+            self.append(event)
+
+    seen = Seen()
+    async with open_supervisor([spec("a")], on_event=seen):
+        assert seen

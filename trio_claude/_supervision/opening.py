@@ -184,7 +184,8 @@ async def open_from_spec(
     named = False
     if spec.defaults is not None:
         defaults = (spec.defaults, *defaults)
-    on_event = spec.on_event or on_event
+    if spec.on_event is not None:
+        on_event = spec.on_event
     try:
         async with trio.open_nursery() as nursery:
             control = Control(spec, nursery, on_event)

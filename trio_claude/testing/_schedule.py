@@ -134,7 +134,7 @@ class _Trial:
             own = ("session", len(self.sessions)) if child.name is None else child.name
             self.sessions.append((own, name))
             children.append(attrs.evolve(child, name=own, backend=self._backend))
-        on_event = self._recording(spec.on_event or log_event)
+        on_event = self._recording(log_event if spec.on_event is None else spec.on_event)
         return attrs.evolve(spec, name=name, specs=children, on_event=on_event)
 
     def _recording(

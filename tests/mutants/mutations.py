@@ -1,0 +1,910 @@
+"""The faults: each a place in the package, what is there, and what is put there instead.
+
+The first ones are those that ports of OTP's supervisor are known to have made. Not in the list is
+what would change nothing that anybody can see.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Mutation:
+    """One fault."""
+
+    name: str
+    file: str
+    """Below the package."""
+    old: str
+    """In the file exactly once."""
+    new: str
+    why: str
+    """What is wrong with it."""
+
+
+_POLICY = "_supervision/policy.py"
+_ROSTER = "_supervision/roster.py"
+_CHILD = "_supervision/child.py"
+_CONTROL = "_supervision/control.py"
+_OPENING = "_supervision/opening.py"
+_CONNECTIONS = "_supervision/connections.py"
+_SUPERVISOR = "_supervision/supervisor.py"
+_NAMES = "_supervision/names.py"
+_SPEC = "_supervision/spec.py"
+_CONTEXT = "_session/context.py"
+_HANDLE = "_session/handle.py"
+_INBOX = "_session/inbox.py"
+_INCARNATION = "_session/incarnation.py"
+_SESSION = "_session/session.py"
+_TURN = "_session/turn.py"
+
+MUTATIONS = (
+    # ---- the classic ones ----
+    Mutation(
+        "window-edge",
+        _POLICY,
+        "self._times[0] < now - self.max_seconds",
+        "self._times[0] <= now - self.max_seconds",
+        "an age of exactly max_seconds must still count",
+    ),
+    Mutation(
+        "window-per-child",
+        _ROSTER,
+        "if not self.intensity.record(trio.current_time()):",
+        "if not [window.record(trio.current_time()) for window in (self.intensity, vars(self)"
+        ".setdefault('windows', {}).setdefault(child.id, RestartIntensity("
+        "self._spec.max_restarts, self._spec.max_seconds)))][1]:",
+        "there is one window for all children",
+    ),
+    Mutation(
+        "entry-per-member",
+        _ROSTER,
+        "if not self.intensity.record(trio.current_time()):",
+        "if not all([self.intensity.record(trio.current_time()) for _ in restart_group("
+        "self._spec.strategy, self.children.values(), child)]):",
+        "a group's restart is one entry, however many are restarted",
+    ),
+    Mutation(
+        "retries-not-counted",
+        _ROSTER,
+        "        if child.retry is retry:\n            await self._restart(child)",
+        "        if child.retry is retry:\n            await self._start_group(retry.group)",
+        "a retry of a failed start is an entry too",
+    ),
+    Mutation(
+        "restart-after-stop",
+        _ROSTER,
+        "        child.incarnation = None\n        self._report(SessionStopped",
+        "        self._report(SessionStopped",
+        "the end of what was stopped must not lead to a restart",
+    ),
+    Mutation(
+        "success-clears-window",
+        _ROSTER,
+        "            self._report(SessionReady, child)\n",
+        "            self._report(SessionReady, child)\n            self.intensity._times.clear()\n",
+        "a successful start must not clear the window",
+    ),
+    Mutation(
+        "stale-exits",
+        _ROSTER,
+        "if child.incarnation is not incarnation or not incarnation.ready:",
+        "if not incarnation.ready or child.id not in self.children:",
+        "the end of an earlier incarnation says nothing about this one",
+    ),
+    Mutation(
+        "start-order",
+        _ROSTER,
+        "for place, child in enumerate(group):",
+        "for place, child in enumerate(reversed(group)):",
+        "a group is started in start order",
+    ),
+    Mutation(
+        "block-swallows-cancelled",
+        _OPENING,
+        "    if body is not None:\n        raise body\n    if nursery is not None:",
+        "    if own is not None:\n        raise body\n    if foreign is not None:",
+        "Cancelled must get to the scope around the block",
+    ),
+    Mutation(
+        "call-swallows-cancelled",
+        _CONTROL,
+        "                abandon()\n            raise\n",
+        "                abandon()\n",
+        "a cancelled call must raise Cancelled",
+    ),
+    Mutation(
+        "turn-swallows-cancelled",
+        _TURN,
+        "            self.end(lost(exc))\n            raise\n",
+        "            self.end(lost(exc))\n            return\n",
+        "a session that is cut off in a turn must not go on",
+    ),
+    Mutation(
+        "line-swallows-cancelled",
+        _INBOX,
+        "                raise self.gone() from self._cause\n            raise\n",
+        "                raise self.gone() from self._cause\n",
+        "a caller that is cancelled in line must not go on",
+    ),
+    Mutation(
+        "keep-alive-dropped",
+        _INBOX,
+        "return self._keep_open.clone()",
+        "return self._keep_open",
+        "the line must stay open between two incarnations",
+    ),
+    # ---- policy ----
+    Mutation(
+        "look-edge",
+        _POLICY,
+        "if then >= now - self.max_seconds",
+        "if then > now - self.max_seconds",
+        "statistics must count what the window counts",
+    ),
+    Mutation(
+        "one-restart-fewer",
+        _POLICY,
+        "len(self._times) <= self.max_restarts",
+        "len(self._times) < self.max_restarts",
+        "max_restarts are allowed, not one fewer",
+    ),
+    Mutation(
+        "transient-always",
+        _POLICY,
+        "            return crashed",
+        "            return True",
+        "a transient child that finished stays down",
+    ),
+    Mutation(
+        "permanent-after-crash-only",
+        _POLICY,
+        "return True  # after a normal end",
+        "return crashed  # after a normal end",
+        "a permanent child that finished is restarted",
+    ),
+    Mutation(
+        "rest-without-the-failed",
+        _POLICY,
+        "in_order[in_order.index(failed) :]",
+        "in_order[in_order.index(failed) + 1 :]",
+        "the one that failed is in its group",
+    ),
+    Mutation(
+        "all-significant-is-any",
+        _POLICY,
+        "return not others_active",
+        "return True",
+        "all_significant waits for the last one",
+    ),
+    Mutation(
+        "backoff-begins-later",
+        _POLICY,
+        "self.factor ** (consecutive - 1)",
+        "self.factor**consecutive",
+        "the first delay is the initial one",
+    ),
+    Mutation(
+        "backoff-ends-sooner",
+        _POLICY,
+        "consecutive > self.max_consecutive",
+        "consecutive >= self.max_consecutive",
+        "max_consecutive restarts are tried",
+    ),
+    Mutation(
+        "backoff-overflow",
+        _POLICY,
+        "self.maximum if self.initial else 0.0",
+        "self.maximum",
+        "nothing grows from an initial delay of 0",
+    ),
+    # ---- roster ----
+    Mutation(
+        "no-breath-between-retries",
+        _ROSTER,
+        "self._boss.post(partial(self._try_again, child, retry))",
+        "await self._try_again(child, retry)",
+        "calls and exits are served between two tries",
+    ),
+    Mutation(
+        "retry-overtaken",
+        _ROSTER,
+        "        if child.retry is retry:\n            await self._restart(child)",
+        "        if child.incarnation is None:\n            await self._restart(child)",
+        "a retry that somebody has called off must not be done",
+    ),
+    Mutation(
+        "delay-overtaken",
+        _ROSTER,
+        "        if child.retry is retry:\n            await self._start_group(retry.group)",
+        "        if child.incarnation is None:\n            await self._start_group(retry.group)",
+        "a delay that was replaced starts nobody",
+    ),
+    Mutation(
+        "delay-not-called-off",
+        _ROSTER,
+        "with retry.delay:",
+        "with trio.CancelScope():",
+        "a delay nobody needs must not hold up the block",
+    ),
+    Mutation(
+        "forgotten-comes-back",
+        _ROSTER,
+        "if self.children.get(child.id) is not child or child.incarnation is not None:",
+        "if child.incarnation is not None:",
+        "one that was terminated is not started with its group",
+    ),
+    Mutation(
+        "followers-forgotten",
+        _ROSTER,
+        "Retry(group[place:])",
+        "Retry([child])",
+        "those behind a start that failed wait for it, and come up in the end",
+    ),
+    Mutation(
+        "room-for-one-more",
+        _ROSTER,
+        'self.count(status="stopped") >= limit',
+        'self.count(status="stopped") > limit',
+        "max_sessions is the most",
+    ),
+    Mutation(
+        "no-room-needed-to-come-back",
+        _ROSTER,
+        'if child.status == "stopped":\n            self._check_room()',
+        "if False:\n            self._check_room()",
+        "max_sessions holds for one that comes back",
+    ),
+    Mutation(
+        "abandoned-start-stays",
+        _ROSTER,
+        "if error is None and abandoned():",
+        "if error is None and False:",
+        "a start whose caller was cancelled is undone",
+    ),
+    Mutation(
+        "taken-back-too-late",
+        _ROSTER,
+        'if child.status == "running" and self.children.get(child.id) is child:',
+        "if False:",
+        "a start whose caller was cancelled when it was just done is undone",
+    ),
+    Mutation(
+        "terminate-another",
+        _ROSTER,
+        "        if self.children.get(child.id) is not child:\n            return",
+        "        if child.id not in self.children:\n            return",
+        "a call for one that is gone must not hit the next one with its id",
+    ),
+    Mutation(
+        "restart-one-that-is-gone",
+        _ROSTER,
+        "        if self.children.get(child.id) is not child:\n            raise",
+        "        if child.id not in self.children:\n            raise",
+        "a call for one that is gone must not bring it back beside the next one",
+    ),
+    Mutation(
+        "restart-keeps-count",
+        _ROSTER,
+        '        await self._stop(child, "restart", child.spec.shutdown)\n'
+        "        child.consecutive = 0\n",
+        '        await self._stop(child, "restart", child.spec.shutdown)\n',
+        "a restart on request begins the backoff anew",
+    ),
+    Mutation(
+        "first-start-called-off",
+        _ROSTER,
+        "if for_ever or child.number > 1:",
+        "if True:",
+        "a restart must not take a first start from who waits for it",
+    ),
+    Mutation(
+        "start-before-waiting-call",
+        _ROSTER,
+        "        if child.terminates_waiting or child.restarts_waiting:\n"
+        "            return _CalledOff(child)\n",
+        "",
+        "what somebody is about to stop is not started first",
+    ),
+    Mutation(
+        "dead-marked-running",
+        _ROSTER,
+        "if not incarnation.ended.is_set():  # else",
+        "if True:  # else",
+        "one that crashed as soon as it was up does not run",
+    ),
+    Mutation(
+        "called-off-is-failed",
+        _ROSTER,
+        "        if incarnation.intent is not None:\n            return _CalledOff(child)\n",
+        "",
+        "a start that was called off has not failed",
+    ),
+    Mutation(
+        "end-seen-late",
+        _ROSTER,
+        'self._mark(child, "restarting" if again else "stopped")',
+        "pass",
+        "a crash is seen in the status at once",
+    ),
+    Mutation(
+        "temporary-kept",
+        _ROSTER,
+        'for_ever=child.spec.restart == "temporary", cause',
+        "for_ever=False, cause",
+        "a temporary child that ended is forgotten",
+    ),
+    Mutation(
+        "temporary-revived",
+        _ROSTER,
+        'if member.spec.restart == "temporary":',
+        "if False:",
+        "a group's restart forgets temporary children",
+    ),
+    Mutation(
+        "stopped-are-active",
+        _ROSTER,
+        'other.spec.significant and other.status != "stopped"',
+        "other.spec.significant and other is not child",
+        "a significant child that is stopped holds up nothing",
+    ),
+    Mutation(
+        "everybody-is-significant",
+        _ROSTER,
+        "if child.spec.significant and shuts_down(",
+        "if shuts_down(",
+        "only significant children end the supervisor",
+    ),
+    Mutation(
+        "forgiven-later",
+        _ROSTER,
+        "incarnation.started_at >= backoff.reset_after",
+        "incarnation.started_at > backoff.reset_after",
+        "reset_after seconds are enough",
+    ),
+    Mutation(
+        "given-up-for-stays-open",
+        _ROSTER,
+        "            self._close_unasked(child, cause=child.last_error)\n            self._boss.give_up",
+        "            self._boss.give_up",
+        "those who wait for the one given up for are told at once",
+    ),
+    Mutation(
+        "group-stopped-in-start-order",
+        _ROSTER,
+        "for member in reversed(group):",
+        "for member in group:",
+        "a group is stopped in reverse",
+    ),
+    Mutation(
+        "shortest-delay",
+        _ROSTER,
+        "delay = max(",
+        "delay = min(",
+        "a group waits as long as its slowest",
+    ),
+    Mutation(
+        "end-not-absorbed",
+        _ROSTER,
+        "if incarnation.ended.is_set() and incarnation.intent is None:",
+        "if False:",
+        "one that dies just before its stop has ended by itself",
+    ),
+    Mutation(
+        "grace-for-the-cancelled",
+        _ROSTER,
+        "child.spec.shutdown if graceful else 0.0",
+        "child.spec.shutdown",
+        "where the surroundings are cancelled there is no grace",
+    ),
+    Mutation(
+        "no-grace",
+        _ROSTER,
+        "with trio.move_on_after(grace):",
+        "with trio.move_on_after(0):",
+        "a turn in flight has its grace",
+    ),
+    Mutation(
+        "stop-in-start-order",
+        _ROSTER,
+        "for child in reversed(list(self.children.values())):",
+        "for child in list(self.children.values()):",
+        "the last started is stopped first",
+    ),
+    Mutation(
+        "raises-between-two-stops",
+        _ROSTER,
+        "            self._boss.fail_fatally(exc)  # not raised here: others",
+        "            raise  # not raised here: others",
+        "what a registry raises must not keep the others from being stopped",
+    ),
+    Mutation(
+        "stopped-marked-restarting",
+        _ROSTER,
+        'if child.status != "stopped":  # nobody',
+        "if True:  # nobody",
+        "one that is stopped is not waited for",
+    ),
+    Mutation(
+        "start-goes-on-after-a-failure",
+        _ROSTER,
+        "                self._close_unasked(child, for_ever=True)\n                return error\n",
+        "                self._close_unasked(child, for_ever=True)\n",
+        "the first start that fails is the last",
+    ),
+    # ---- child ----
+    Mutation(
+        "connection-not-left",
+        _CHILD,
+        "            self._connections.leave(shared)",
+        "            pass",
+        "a connection is closed when nobody needs it",
+    ),
+    Mutation(
+        "frees-a-name-of-another",
+        _CHILD,
+        "        if self._named:\n",
+        "        if self.spec.name is not None:\n",
+        "who could not take a name must not free it",
+    ),
+    Mutation(
+        "old-options",
+        _CHILD,
+        "if self.number > 1:",
+        "if False:",
+        "a restart reads the options again",
+    ),
+    Mutation(
+        "its-own-follower",
+        _CHILD,
+        "[child for child in retry.group if child is not self]",
+        "list(retry.group)",
+        "one whose restart failed on request stays stopped",
+    ),
+    Mutation(
+        "delay-not-cancelled",
+        _CHILD,
+        'retry.delay.cancel(reason="restart called off")',
+        "pass",
+        "a delay nobody needs ends at once",
+    ),
+    # ---- control ----
+    Mutation(
+        "reason-left-for-cancelled",
+        _CONTROL,
+        'if self.accepting or self._reason == "left":',
+        "if self.accepting:",
+        "a block that is cancelled while it is left has been cancelled",
+    ),
+    Mutation(
+        "stop-unshielded",
+        _CONTROL,
+        "            self._refuse_calls()\n            with trio.CancelScope(shield=True):",
+        "            self._refuse_calls()\n            with trio.CancelScope(shield=False):",
+        "a cancelled supervisor stops its children in order all the same",
+    ),
+    Mutation(
+        "stop-after-defect-unshielded",
+        _CONTROL,
+        'itself failed: {exc!r}"), exc)\n            with trio.CancelScope(shield=True):',
+        'itself failed: {exc!r}"), exc)\n            with trio.CancelScope(shield=False):',
+        "nobody is left behind, even if a cancellation follows a defect",
+    ),
+    Mutation(
+        "calls-refused-late",
+        _CONTROL,
+        "            self._reason = reason\n        self._refuse_calls()\n",
+        "            self._reason = reason\n        self.accepting = False\n",
+        "a session in its grace may wait for such a call",
+    ),
+    Mutation(
+        "calls-accepted-late",
+        _CONTROL,
+        "        if not self.accepting:\n",
+        "        if self.ended:\n",
+        "a call that comes too late is refused, and does not wait",
+    ),
+    Mutation(
+        "last-failure-counts",
+        _CONTROL,
+        "        if self.failure is None:\n",
+        "        if True:\n",
+        "the first failure is the one",
+    ),
+    Mutation(
+        "last-fatal-counts",
+        _CONTROL,
+        "        if self.fatal is None:\n",
+        "        if True:\n",
+        "the first of what only a program can answer is the one",
+    ),
+    Mutation(
+        "last-reason-counts",
+        _CONTROL,
+        "        if self.accepting:\n            self._reason = reason\n",
+        "        self._reason = reason\n",
+        "the first reason to end is the one",
+    ),
+    Mutation(
+        "block-not-cancelled",
+        _CONTROL,
+        '        self.body.cancel(reason=f"the supervisor ended ({reason})")\n',
+        "",
+        "a supervisor that ends by itself cancels its block",
+    ),
+    Mutation(
+        "abandoned-call-done",
+        _CONTROL,
+        "        if self.abandoned:\n            return\n",
+        "",
+        "a start that was taken back is not begun",
+    ),
+    Mutation(
+        "last-outcome-counts",
+        _CONTROL,
+        "        if not self.done.is_set():\n",
+        "        if True:\n",
+        "a call has one outcome",
+    ),
+    Mutation(
+        "calls-never-forgotten",
+        _CONTROL,
+        "            self._calls.discard(call)",
+        "            pass",
+        "a call that is over must not be kept",
+    ),
+    Mutation(
+        "event-handler-stops-the-stopping",
+        _CONTROL,
+        "            self.fail_fatally(exc)  # not raised here: the children",
+        "            raise  # not raised here: the children",
+        "what on_event raises must not keep the children from being stopped",
+    ),
+    # ---- opening ----
+    Mutation(
+        "body-after-a-failed-start",
+        _OPENING,
+        "if not control.has_failed:",
+        "if True:",
+        "the body is not entered if a start failed",
+    ),
+    Mutation(
+        "frees-a-supervisors-name",
+        _OPENING,
+        "        if named:\n",
+        "        if spec.name is not None:\n",
+        "who could not take a name must not free it",
+    ),
+    Mutation(
+        "crash-untold",
+        _OPENING,
+        "        handle._inbox.raise_untold_crash()\n",
+        "",
+        "a crash that nobody was told of is raised at the block's end",
+    ),
+    Mutation(
+        "body-interrupt-hidden",
+        _OPENING,
+        "if own is not None and not isinstance(own, Exception):",
+        "if False:",
+        "a KeyboardInterrupt in the body is more than a failure of ours",
+    ),
+    Mutation(
+        "group-below-never-finishes",
+        _OPENING,
+        "        incarnation.on_finish(asked.set)\n",
+        "",
+        "a supervisor below ends when it is asked to",
+    ),
+    Mutation(
+        "cancelled-in-groups-kept",
+        _OPENING,
+        "return error.split(trio.Cancelled)[1]",
+        "return error",
+        "Cancelled beside an error is no error",
+    ),
+    # ---- connections ----
+    Mutation(
+        "connection-unshielded",
+        _CONNECTIONS,
+        "trio.CancelScope(shield=True)",
+        "trio.CancelScope()",
+        "a connection is closed after its conversations",
+    ),
+    Mutation(
+        "failed-connection-shared",
+        _CONNECTIONS,
+        "if shared is None or shared.failed:",
+        "if shared is None:",
+        "a connection that failed is not given to the next",
+    ),
+    Mutation(
+        "leaves-the-next-connection",
+        _CONNECTIONS,
+        "if self._shared.get(_key(shared.backend)) is shared:",
+        "if _key(shared.backend) in self._shared:",
+        "who leaves a failed connection must not forget its successor",
+    ),
+    Mutation(
+        "breakdown-unnoticed",
+        _CONNECTIONS,
+        "if isinstance(exc, Exception) and not self._settled.is_set():",
+        "if isinstance(exc, Exception):",
+        "a connection that breaks down fails the supervisor",
+    ),
+    # ---- supervisor, spec, names, context ----
+    Mutation(
+        "calls-from-a-start",
+        _SUPERVISOR,
+        "if not child.incarnation.settled.is_set():",
+        "if False:",
+        "a call from inside a start would wait for ever",
+    ),
+    Mutation(
+        "terminates-itself",
+        _SUPERVISOR,
+        "if child is target:",
+        "if False:",
+        "a call for oneself would wait for ever",
+    ),
+    Mutation(
+        "unnamed-specs-are-equal",
+        _SPEC,
+        "if id is not None and id in seen:",
+        "if id in seen:",
+        "specs without a name have ids of their own",
+    ),
+    Mutation(
+        "as-many-as-allowed-refused",
+        _SPEC,
+        "len(self.specs) > self.max_sessions",
+        "len(self.specs) >= self.max_sessions",
+        "max_sessions specs are allowed",
+    ),
+    Mutation(
+        "equal-registries-are-one",
+        _NAMES,
+        "        eq=id,\n",
+        "",
+        "a registry is told by identity",
+    ),
+    Mutation(
+        "taken-name-is-a-broken-registry",
+        _NAMES,
+        "    except TrioClaudeError:\n        raise\n",
+        "",
+        "a name that is taken is SessionExists",
+    ),
+    Mutation(
+        "any-run-will-do",
+        _CONTEXT,
+        "if current_run() is not token:",
+        "if current_run() is None:",
+        "a handle belongs to its run",
+    ),
+    # ---- handle ----
+    Mutation(
+        "stop-waits-for-its-reader",
+        _HANDLE,
+        "if not self._inbox.waits_for_caller():",
+        "if not self._inbox.is_inside():",
+        "stop by the reader of a stream would wait for ever",
+    ),
+    Mutation(
+        "interrupt-waits-for-itself",
+        _HANDLE,
+        "if not self._inbox.is_inside():",
+        "if True:",
+        "interrupt from inside the turn would wait for ever",
+    ),
+    Mutation(
+        "left-stream-goes-on",
+        _HANDLE,
+        "            await stream.aclose()",
+        "            pass",
+        "leaving a stream ends its turn",
+    ),
+    # ---- inbox ----
+    Mutation(
+        "buffered-line",
+        _INBOX,
+        "open_memory_channel[Request](0)",
+        "open_memory_channel[Request](1)",
+        "a question must not be lost in a buffer",
+    ),
+    Mutation(
+        "one-more-in-line",
+        _INBOX,
+        "self._present >= max_queue",
+        "self._present > max_queue",
+        "max_queue is the most that may wait",
+    ),
+    Mutation(
+        "busy-before-gone",
+        _INBOX,
+        "        if self._closed:\n            raise self.gone()\n",
+        "",
+        "a stopped session is gone, not busy",
+    ),
+    Mutation(
+        "withdrawn-still-counted",
+        _INBOX,
+        "            self._left()\n            if isinstance",
+        "            if isinstance",
+        "who was cancelled in line makes room",
+    ),
+    Mutation(
+        "ended-turn-in-flight",
+        _INBOX,
+        "if isinstance(request, Turn) and not request.ended:",
+        "if isinstance(request, Turn):",
+        "a turn that has ended already is not in flight",
+    ),
+    Mutation(
+        "conversation-outlives-session",
+        _INBOX,
+        "        self._cause = cause\n        self.session_id = None\n",
+        "        self._cause = cause\n",
+        "a stopped session has no conversation",
+    ),
+    Mutation(
+        "told-crash-told-again",
+        _INBOX,
+        "if error is not None and not (self.lost is not None and self.lost.told):",
+        "if error is not None:",
+        "a crash that a caller was told of is not raised again",
+    ),
+    Mutation(
+        "asks-its-own-reader",
+        _INBOX,
+        "if waits and self.waits_for_caller():",
+        "if False:",
+        "a question by a task that reads this session would wait for ever",
+    ),
+    # ---- incarnation ----
+    Mutation(
+        "life-unshielded",
+        _INCARNATION,
+        "trio.CancelScope(shield=True)",
+        "trio.CancelScope()",
+        "the supervisor stops its children, not what is around it",
+    ),
+    Mutation(
+        "last-intent-counts",
+        _INCARNATION,
+        "        if self.intent is None:\n            self.intent = intent",
+        "        if True:\n            self.intent = intent",
+        "what it is stopped for first is why it ends",
+    ),
+    Mutation(
+        "crash-after-the-end",
+        _INCARNATION,
+        "if self._fault is None and not self.ended.is_set():",
+        "if self._fault is None:",
+        "what has ended can't crash",
+    ),
+    Mutation(
+        "asked-too-early",
+        _INCARNATION,
+        "        if self._asked_to_finish:\n            finish()\n",
+        "",
+        "one that is asked to finish before it can still does",
+    ),
+    Mutation(
+        "only-the-innermost-life",
+        _INCARNATION,
+        "lives.set((*lives.get(), self))",
+        "lives.set((self,))",
+        "a session of a supervisor below is inside of that supervisor",
+    ),
+    # ---- session ----
+    Mutation(
+        "ends-are-crashes",
+        _SESSION,
+        "elif incarnation.cancelled or not isinstance(cause, Exception):",
+        "elif not isinstance(cause, Exception):",
+        "one that is stopped says so, whatever its backend makes of it",
+    ),
+    Mutation(
+        "turn-stays-in-flight",
+        _SESSION,
+        "                self.inbox.turn = None",
+        "                pass",
+        "a turn that is over is not in flight",
+    ),
+    Mutation(
+        "conversation-id-kept",
+        _SESSION,
+        "                        self.inbox.session_id = None\n",
+        "",
+        "a new conversation has no id yet",
+    ),
+    Mutation(
+        "clear-swallows-its-failure",
+        _SESSION,
+        "                        clear.end(self._lost(exc))\n                    raise\n",
+        "                        clear.end(self._lost(exc))\n                        return\n"
+        "                    raise\n",
+        "a session whose new conversation can't be opened has crashed",
+    ),
+    # ---- turn ----
+    Mutation(
+        "last-end-counts",
+        _TURN,
+        "        if not self._ended.is_set():\n            self._error = error",
+        "        if True:\n            self._error = error",
+        "a request has one outcome",
+    ),
+    Mutation(
+        "verdict-unshielded",
+        _TURN,
+        "with trio.CancelScope(shield=True):",
+        "with trio.CancelScope(shield=False):",
+        "a turn is remembered if and only if its caller has the result",
+    ),
+    Mutation(
+        "outcome-hidden-by-a-cancellation",
+        _TURN,
+        "        if not self._ended.is_set():\n            await self._ended.wait()\n"
+        "        self.raise_error()",
+        "        await self._ended.wait()\n        self.raise_error()",
+        "an outcome that is there is not lost to a cancellation",
+    ),
+    Mutation(
+        "last-end-meant-counts",
+        _TURN,
+        "if not self.ended and self._intent is None:",
+        "if not self.ended:",
+        "how a turn is ended first is how it ends",
+    ),
+    Mutation(
+        "result-before-it-is-whole",
+        _TURN,
+        "                result = event\n",
+        "                result = self.result = event\n",
+        "a turn whose block fails after the result has failed",
+    ),
+    Mutation(
+        "buffered-stream",
+        _TURN,
+        "open_memory_channel[Event](0)",
+        "open_memory_channel[Event](1)",
+        "the reader sets the pace",
+    ),
+    Mutation(
+        "read-here-for-ever",
+        _TURN,
+        "if self.ended or self._intent is not None:",
+        "if False:",
+        "a turn that is over waits for nobody",
+    ),
+    Mutation(
+        "read-where-it-was-made",
+        _TURN,
+        "        self._reader = trio.lowlevel.current_task()\n",
+        "",
+        "who reads a stream is who read it last",
+    ),
+    Mutation(
+        "timeout-before-intent",
+        _TURN,
+        "        if self._intent is not None:\n            failure = Interrupted",
+        "        if self._intent is not None and not self._scope.cancel_called:\n"
+        "            failure = Interrupted",
+        "a turn that was interrupted has not timed out",
+    ),
+)
+
+# For CI: none that hangs, so that it takes less than a minute.
+SHORT = (
+    "window-edge",
+    "entry-per-member",
+    "retries-not-counted",
+    "restart-after-stop",
+    "success-clears-window",
+    "stale-exits",
+    "start-order",
+    "block-swallows-cancelled",
+    "keep-alive-dropped",
+)
