@@ -14,6 +14,7 @@ import trio_claude
 from trio_claude import (
     MessagesBackend,
     ResultMessage,
+    SessionCrashed,
     SessionSpec,
     TrioClaudeError,
     open_supervisor,
@@ -52,11 +53,11 @@ async def test_twelve_sessions_on_four_connections(seed: int) -> None:
     async def disturb(supervisor: trio_claude.Supervisor) -> None:
         for _ in range(60):
             await trio.sleep(0.005)
-            session = trio_claude.get_session(chance.choice(NAMES))
             with contextlib.suppress(*EXPECTED), trio.move_on_after(chance.choice([0.01, 5])):
+                session = supervisor.get_session(chance.choice(NAMES))
                 match chance.choice(["crash", "restart", "interrupt", "clear"]):
                     case "crash":
-                        await crash(session)
+                        await crash(session, SessionCrashed("on purpose"))
                     case "restart":
                         await supervisor.restart_session(session)
                     case "interrupt":
@@ -84,6 +85,9 @@ async def test_twelve_sessions_on_four_connections(seed: int) -> None:
                         nursery.start_soon(ask, name)
                     nursery.start_soon(disturb, supervisor)
 
+                for name in NAMES:  # one that was crashed while it was being restarted stays down
+                    if trio_claude.whereis(name) is None:
+                        await supervisor.restart_session(name)
                 holds = [simulator.hold_next() for _ in range(4)]
                 async with trio.open_nursery() as nursery:
                     for name in NAMES[:4]:
