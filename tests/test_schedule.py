@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 
@@ -40,10 +41,11 @@ def test_what_a_supervisor_makes_of_crashes() -> None:
 def test_giving_up_is_an_outcome() -> None:
     """The error, when, and what came too late."""
     schedule = [Crash(second, 0) for second in (1, 2, 3, 4, 5)]
-    outcome = run_schedule(TWO, schedule)
-    assert isinstance(outcome.error, RestartIntensityExceeded)
+    outcome = run_schedule(attrs.evolve(TWO, name="team"), schedule)
     assert 4 == outcome.seconds
     assert () == outcome.running
+    assert isinstance(outcome.error, RestartIntensityExceeded)
+    assert "team" == outcome.error.name
 
 
 def test_each_mishap() -> None:
@@ -90,6 +92,8 @@ def test_bad_arguments() -> None:
     """They are refused by name, before anything runs."""
     with pytest.raises(ConfigurationError, match="must be a SupervisorSpec"):
         run_schedule([], [])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="how must be one of crash, stop, restart"):
+        Crash(1, 0, "explode")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="must hold Crash values"):
         run_schedule(TWO, [(1, 0)])  # type: ignore[list-item]
     for which in (2, -1):

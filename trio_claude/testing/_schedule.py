@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import attrs
 import trio
@@ -13,6 +13,7 @@ from .._supervision.events import SessionReady, SupervisorEvent, log_event
 from .._supervision.names import get_supervisor, whereis
 from .._supervision.opening import open_from_spec
 from .._supervision.spec import SupervisorSpec
+from .._validation import checked
 from ._crash import crash
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ class Crash:
     which: int
     """Which session, counted from 0: in start order, those of supervisors below among them."""
 
-    how: Mishap = "crash"
+    how: Mishap = attrs.field(
+        default="crash",
+        validator=checked(
+            lambda value: value in get_args(Mishap), f"one of {', '.join(get_args(Mishap))}"
+        ),
+    )
     """``"crash"``: :func:`~trio_claude.testing.crash`; ``"stop"``: it is asked to finish; or its
     supervisor is asked to ``"restart"`` or ``"terminate"`` it."""
 
@@ -176,7 +182,7 @@ class _Trial:
                 await handle.stop()
             case "restart":
                 await get_supervisor(supervisor).restart_session(name)
-            case "terminate":
+            case _:  # there are no more: Crash refuses them
                 await get_supervisor(supervisor).terminate_session(name)
 
     def outcome(self) -> ScheduleOutcome:
