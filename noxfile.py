@@ -65,6 +65,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure us beside our peers; `-- --short` shows that it works, `-- --write docs/benchmarks`."""
+    session.install("-e", ".", *group("bench"))  # no extra: they change what `import httpx` imports
+    session.run("python", "-m", "tests.benchmarks.run", *session.posargs)
+
+
+@nox.session
 def model(session: nox.Session) -> None:
     """Compare the supervisor with its model over many more lives than the tests do."""
     session.install("-e", ".[demo]", *group("tests"))

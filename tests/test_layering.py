@@ -49,6 +49,7 @@ NO_MORE_THAN: Mapping[str, Collection[str]] = {
 LIBRARIES: Mapping[str, Collection[str]] = {
     "attrs": ROOMS,
     "click": {"_app"},
+    "httpcore": {"_backends.messages_api"},
     "httpx": {"_backends.messages_api"},
     "hypercorn": {"simulator"},
     "hypothesis": {"testing"},

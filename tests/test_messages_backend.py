@@ -30,6 +30,7 @@ from trio_claude._backends.messages_api import (
     models,
 )
 from trio_claude._backends.messages_api.backend import MessagesConnection, MessagesConversation
+from trio_claude._backends.messages_api.transport import Transport
 from trio_claude._messages import (
     AssistantMessage,
     Event,
@@ -944,7 +945,7 @@ def test_headers_that_http_refuses() -> None:
         pytest.raises(errors.ConfigurationError, match="extra_headers") as caught,
         http_client._translated("host", answering=False),
     ):
-        raise httpx.LocalProtocolError("Illegal header value b'secret'")
+        raise httpcore.LocalProtocolError("Illegal header value b'secret'")
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -1291,10 +1292,8 @@ async def test_events_of_one_packet_let_a_cancellation_through() -> None:
 def pool_of(connection: MessagesConnection) -> tuple[int, int]:
     """How many requests httpx's pool knows of, and how many of our slots are taken."""
     transport = connection.client._client._transport
-    assert isinstance(transport, httpx.AsyncHTTPTransport)
-    pool = transport._pool
-    assert isinstance(pool, httpcore.AsyncConnectionPool)
-    return len(pool._requests), int(connection.client._limiter.borrowed_tokens)
+    assert isinstance(transport, Transport)
+    return len(transport._direct._requests), int(connection.client._limiter.borrowed_tokens)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -1466,4 +1465,4 @@ def test_a_certificate_that_is_not_trusted_says_what_to_do() -> None:
     silent = httpx.ConnectError("")
     silent.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
     assert "set SSL_CERT_FILE" in http_client._first_words(silent)
-    assert http_client._first_words(httpx.ConnectError("")) == ""
+    assert http_client._first_words(httpcore.ConnectError("")) == ""

@@ -839,7 +839,7 @@ MUTATIONS = (
     Mutation(
         "verdict-unshielded",
         _TURN,
-        "with trio.CancelScope(shield=True):",
+        "with trio.CancelScope(shield=isinstance(found, ResultMessage)):",
         "with trio.CancelScope(shield=False):",
         "a turn is remembered if and only if its caller has the result",
     ),
@@ -861,8 +861,8 @@ MUTATIONS = (
     Mutation(
         "result-before-it-is-whole",
         _TURN,
-        "                result = event\n",
-        "                result = self.result = event\n",
+        "            if self._found is None:\n",
+        "            self.result = self._found\n            if self._found is None:\n",
         "a turn whose block fails after the result has failed",
     ),
     Mutation(

@@ -35,6 +35,34 @@ if TYPE_CHECKING:
     from .._options import SessionOptions
 
 
+class Answer(ABC):
+    """A turn's channel that another task than the one in the turn's block may read.
+
+    A session lends it to its caller, so that events needn't be handed from task to task. Meanwhile
+    the session's own task is in :meth:`attend`, for what must not end when a reader is cancelled.
+    """
+
+    @abstractmethod
+    async def receive_some(self) -> list[Event]:
+        """The next events that have come together: some ten, at least one, a result by itself.
+
+        If cancelled, none is lost. Other tasks get their turn at least once in two calls.
+
+        Raises:
+          trio.ClosedResourceError: the turn's block is being left, or has been; also meanwhile.
+          trio.EndOfChannel: the result was received before.
+          Exception: as from ``receive``.
+        """
+
+    @abstractmethod
+    async def attend(self) -> None:
+        """Do what the reading needs, until cancelled; by the task that is in the block.
+
+        Raises:
+          Exception: as from ``receive``.
+        """
+
+
 class Conversation(ABC):
     """One conversation: it remembers the turns that succeeded."""
 

@@ -33,9 +33,11 @@ from .._messages import (
 )
 from .api_errors import cut_short, event_error, unreadable
 from .blocks import GrowingBlock, beyond, content_block, usage
+from .deltas import FIELDS
 from .requests import Raw, can_be_sent
 
 if TYPE_CHECKING:
+    from .deltas import Delta
     from .sse import ServerSentEvent
 
 # The answer was cut off where it stood, so that a tool's input may be half.
@@ -100,6 +102,12 @@ class MessageDecoder:
             self._held += events  # unknown ones, before the message begins
             return []
         return self._after_held(events)
+
+    def add_deltas(self, kind: type[Delta], index: int, texts: list[str]) -> None:
+        """Take deltas of a block that a delta of the same kind has been fed of, by their texts."""
+        pieces: list[str] = getattr(self._blocks[index], FIELDS[kind])
+        pieces += texts
+        self.heard += len(texts)
 
     def finish(self, tail: list[ServerSentEvent]) -> list[Event]:
         """Take the end of the stream.

@@ -57,6 +57,12 @@ class SSEDecoder:
         self._id = ""
         self._retry: int | None = None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the next byte begins an event, and nothing that came before bears on it."""
+        begun = self._line or self._data or self._event or self._skip_line_feed or self._at_start
+        return not begun and self._retry is None and not self.overflowed
+
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take the next bytes, and give the events that they complete."""
         events: list[ServerSentEvent] = []

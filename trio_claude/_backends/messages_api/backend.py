@@ -13,15 +13,15 @@ import trio
 from ..._validation import checked, is_count, is_seconds, refuse_none, refuse_unknown
 from ..._wire.requests import Raw, endpoint, request_body, request_headers
 from ..base import Backend, Connection, Conversation
-from .http_client import HTTPClient, open_http_client, url_host
 from .models import ModelNames
-from .turn import Answer
+from .turn import StreamedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ..._messages import Event
     from ..._options import SessionOptions
+    from .http_client import HTTPClient
 
 
 def _seconds_above_0(value: object) -> bool:
@@ -93,6 +93,10 @@ class MessagesBackend(Backend):
         Raises:
           ConfigurationError: the environment's proxies or certificates cannot be used.
         """
+        # Here, for it brings httpcore and what that brings, as much again as the rest of this library:
+        # who only imports it doesn't need that.
+        from .http_client import open_http_client
+
         async with open_http_client(
             connect_timeout=self.connect_timeout,
             idle_timeout=self.idle_timeout,
@@ -123,7 +127,7 @@ class MessagesConnection(Connection):
         Raises:
           ConfigurationError: there is no API key, or something cannot be sent.
         """
-        url_host(endpoint(options, ""))
+        self.client.host(endpoint(options, ""))
         request_headers(options, self.user_agent)
         request_body([], options.model, options)
         yield MessagesConversation(self)
@@ -145,7 +149,7 @@ class MessagesConversation(Conversation):
         """Ask, and receive the answer's events.
 
         The question has been sent when the block is entered. The events are read from the socket
-        as they are received, so a ``receive`` that is cancelled loses the turn.
+        as they are received; a ``receive`` that is cancelled may lose the turn.
 
         Raises:
           APIError: the turn failed; the conversation is as it was before.
@@ -155,7 +159,7 @@ class MessagesConversation(Conversation):
             self._session_id = str(uuid.uuid4())
         started = trio.current_time()
         connection = self._connection
-        answer = Answer(
+        answer = StreamedAnswer(
             client=connection.client,
             backend=connection.backend,
             options=options,

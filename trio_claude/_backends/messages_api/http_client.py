@@ -1,29 +1,32 @@
-"""The HTTP client: the one module that knows httpx.
+"""The HTTP client: requests, and the bodies of their answers.
 
-Everything that goes wrong below comes out as one of our errors. Two things are not as a first look
-at httpx would have them:
+Everything that goes wrong below comes out as one of our errors. httpx's pool loses a slot for ever
+when a request is cancelled that waits for one (httpcore issue 1093; seen on Trio). So nobody ever
+waits there: a limiter of our own, as large as the pool, is held from before a request is sent until
+its response is closed.
 
-* Its pool loses a slot for ever when a request is cancelled that waits for one (httpcore issue
-  1093; seen on Trio). So nobody ever waits there: a limiter of our own, as large as the pool, is
-  held from before a request is sent until its response is closed.
-* A body is six async generators, one inside the other, and closing the outermost leaves the others
-  to the garbage collector. They are wound up by reading on in a scope that is cancelled: what has
-  already arrived is dropped, and the first wait for the socket ends them all, in order. What is
-  sent is a plain iterator, for the same reason.
+A body passes through four async generators of httpx and httpcore, one inside the other. They are
+read by one coroutine that is run by hand (see `network`): it takes all pieces that the bytes from
+one read of the socket make, and is ended by letting its next read fail, which closes them all in
+order. Closing the outermost would leave the others to the garbage collector.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import ssl
 from typing import TYPE_CHECKING, final
 
+import httpcore
 import httpx
 import trio
 
 from ..._errors import APIConnectionError, APIError, ConfigurationError
 from ..._wire.api_errors import cut_short
 from .gate import Gate
+from .network import NetworkStream, until_hungry
+from .transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -35,23 +38,18 @@ _CLOSE_SECONDS = 5.0
 _DRAIN_SECONDS = 0.5
 _DRAIN_SIZE = 64 * 1024
 
-# Idle ones, as the official client keeps; httpx closes them after 5 seconds in any case.
+# Idle ones, and their seconds, as httpx and the official client keep them.
 _KEPT_CONNECTIONS = 100
+_KEPT_SECONDS = 5.0
 
-
-def url_host(url: str) -> str:
-    """The host of a URL, for messages: nothing of it is secret.
-
-    Raises:
-      ConfigurationError: it is no URL.
-    """
-    try:
-        parsed = httpx.URL(url)
-        if ":" not in parsed.host:
-            parsed.host.encode("idna")  # as the look-up will, outside of any error handling
-    except (httpx.InvalidURL, UnicodeError) as exc:
-        raise ConfigurationError(f"base_url is not a valid address: {exc}") from exc
-    return parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
+# All that httpcore raises; it has no base for them.
+_HTTPCORE_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 @final
@@ -65,24 +63,81 @@ class Response:
     host: str
 
     def __init__(
-        self, response: httpx.Response, host: str, limiter: trio.CapacityLimiter, slot: object
+        self,
+        response: httpx.Response,
+        network: NetworkStream,
+        host: str,
+        idle_timeout: float,
+        limiter: trio.CapacityLimiter,
+        slot: object,
     ) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self.host = host
         self._response = response
-        self._body = response.aiter_raw()
+        self._network = network
+        self._idle_timeout = idle_timeout
         self._limiter = limiter
         self._slot = slot
+        self._pieces: list[bytes] = []
+        self._reading = self._read()
+        self._hungry = False
+        self._ended = False
+        self._closed = False
+        self._failure: APIError | None = None
+        network.park()
 
-    async def receive_some(self) -> bytes:
-        """The next bytes of the body, or ``b""`` at its end.
+    async def _read(self) -> None:
+        # The one loop over the pieces: in it, each costs what httpx and httpcore do, and an append.
+        async for piece in self._response.stream:  # type: ignore[union-attr]  # it is async
+            self._pieces.append(piece)
+
+    async def receive_some(self, patience: float = math.inf) -> bytes:
+        """All bytes of the body that have come, or ``b""`` at its end; waits if there are none.
+
+        No more than 64 KiB at a time, in which the connection's own are counted. Cancelling it
+        loses nothing, but two tasks must not wait here at once.
+
+        Args:
+          patience: seconds to wait at most, if that is less than the idle timeout.
 
         Raises:
           StreamInterrupted: the connection broke, or was silent for the idle timeout.
+          trio.TooSlowError: patience is at an end; nothing was lost.
+          trio.ClosedResourceError: the response has been closed, meanwhile or before.
         """
-        with _translated(self.host, answering=True):
-            return await anext(self._body, b"")
+        while not self._pieces:
+            if self._hungry:
+                await self._fill(patience)
+            if self._closed:
+                raise trio.ClosedResourceError("this answer was closed: its turn is over")
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                return b""
+            await self._run()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+    async def _fill(self, patience: float) -> None:
+        try:
+            with trio.fail_after(min(patience, self._idle_timeout)):
+                await self._network.fill()
+        except trio.TooSlowError:
+            if patience < self._idle_timeout:
+                raise
+            self._failure = cut_short(self.host, _SILENT)
+        self._hungry = False
+
+    async def _run(self) -> None:
+        self._ended = True  # while it runs, nobody else may run it
+        try:
+            with _translated(self.host, answering=True):
+                self._ended = await until_hungry(self._reading)
+        except APIError as exc:
+            self._failure = exc  # to be raised after the pieces that came before it
+        self._hungry = not self._ended
 
     async def receive_into(self, body: bytearray, max_size: int) -> None:
         """The rest of the body, as far as ``body`` is no larger than ``max_size``.
@@ -100,17 +155,16 @@ class Response:
     async def aclose(self) -> None:
         """Let go of the connection: at once, however much of the body is still to come.
 
-        To be called once, and not while another task receives.
+        To be called once. Another task that waits in `receive_some` gets ClosedResourceError.
         """
+        self._closed = True
         try:
-            with (
-                trio.CancelScope(shield=True) as scope,
-                contextlib.suppress(httpx.HTTPError, StopAsyncIteration),
-            ):
-                scope.cancel()
-                while True:
-                    await anext(self._body)
             with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                if not self._ended:
+                    self._network.break_off()
+                    with contextlib.suppress(*_HTTPCORE_ERRORS):
+                        await until_hungry(self._reading)
+                self._network.unpark()
                 await self._response.aclose()
         finally:
             self._limiter.release_on_behalf_of(self._slot)
@@ -137,13 +191,34 @@ class HTTPClient:
     """A pool of connections; made by `open_http_client`."""
 
     def __init__(
-        self, client: httpx.AsyncClient, limiter: trio.CapacityLimiter, progress_timeout: float
+        self,
+        client: httpx.AsyncClient,
+        limiter: trio.CapacityLimiter,
+        *,
+        idle_timeout: float,
+        progress_timeout: float,
     ) -> None:
         self.gate = Gate()
         """What the service has asked all of us to wait for."""
         self._client = client
         self._limiter = limiter
+        self._idle_timeout = idle_timeout
         self._progress_timeout = progress_timeout
+
+    @staticmethod
+    def host(url: str) -> str:
+        """The host of a URL, for messages: nothing of it is secret.
+
+        Raises:
+          ConfigurationError: it is no URL.
+        """
+        try:
+            parsed = httpx.URL(url)
+            if ":" not in parsed.host:
+                parsed.host.encode("idna")  # as the look-up will, outside of any error handling
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise ConfigurationError(f"base_url is not a valid address: {exc}") from exc
+        return parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
@@ -156,7 +231,7 @@ class HTTPClient:
           APIConnectionError: there was no answer.
           ConfigurationError: the request cannot be sent as it is.
         """
-        host = url_host(url)
+        host = self.host(url)
         slot = object()  # not the task: another one may read on, or close
         await self._limiter.acquire_on_behalf_of(slot)
         try:
@@ -167,7 +242,8 @@ class HTTPClient:
                 request = self._client.build_request(method, url, headers=headers, content=body)
                 request.stream = _Body(body)
                 response = await self._client.send(request, stream=True)
-                return Response(response, host, self._limiter, slot)
+                network = response.extensions["network_stream"]
+                return Response(response, network, host, self._idle_timeout, self._limiter, slot)
             raise APIConnectionError(
                 f"no answer from {host}: it did not begin within the progress_timeout"
             )
@@ -198,8 +274,10 @@ async def open_http_client(
     try:
         client = httpx.AsyncClient(
             timeout=httpx.Timeout(idle_timeout, connect=connect_timeout),
-            limits=httpx.Limits(
-                max_connections=max_connections, max_keepalive_connections=_KEPT_CONNECTIONS
+            transport=Transport(
+                max_connections=max_connections,
+                kept=_KEPT_CONNECTIONS,
+                keepalive=_KEPT_SECONDS,
             ),
         )
     except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
@@ -208,12 +286,17 @@ async def open_http_client(
             f"SSL_CERT_FILE, SSL_CERT_DIR) cannot be used: {exc}"
         ) from exc
     async with client:
-        yield HTTPClient(client, trio.CapacityLimiter(max_connections), progress_timeout)
+        yield HTTPClient(
+            client,
+            trio.CapacityLimiter(max_connections),
+            idle_timeout=idle_timeout,
+            progress_timeout=progress_timeout,
+        )
 
 
 @contextlib.contextmanager
 def _translated(host: str, *, answering: bool) -> Iterator[None]:
-    """Turn httpx's errors into ours.
+    """Turn httpcore's errors into ours.
 
     Args:
       host: whose fault it is, for the message.
@@ -221,10 +304,10 @@ def _translated(host: str, *, answering: bool) -> Iterator[None]:
     """
     try:
         yield
-    except httpx.LocalProtocolError:
+    except httpcore.LocalProtocolError:
         # Not `from` it: it quotes the header that it refuses, which may be the key.
         raise ConfigurationError("extra_headers: a request with them cannot be sent") from None
-    except httpx.TransportError as exc:
+    except _HTTPCORE_ERRORS as exc:
         why = _TIMEOUTS.get(type(exc)) or _first_words(exc) or type(exc).__name__
         if answering:
             raise cut_short(host, why) from exc
@@ -242,8 +325,10 @@ def _first_words(exc: BaseException) -> str:
     return ""
 
 
+_SILENT = "nothing came for as long as the idle_timeout allows"
+
 _TIMEOUTS: dict[type[Exception], str] = {
-    httpx.ConnectTimeout: "it could not be connected to within the connect_timeout",
-    httpx.ReadTimeout: "nothing came for as long as the idle_timeout allows",
-    httpx.WriteTimeout: "it took nothing for as long as the idle_timeout allows",
+    httpcore.ConnectTimeout: "it could not be connected to within the connect_timeout",
+    httpcore.ReadTimeout: _SILENT,
+    httpcore.WriteTimeout: "it took nothing for as long as the idle_timeout allows",
 }

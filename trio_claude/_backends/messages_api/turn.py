@@ -1,23 +1,26 @@
 """One turn over the Messages API: requests, retries, watchdogs, and the events of the answer.
 
-There is no task here. Whoever receives reads the socket and decodes in place, so an event that
-came together with others costs a look into a deque. A turn goes in steps, each of which does one
-thing, and leaves behind what tells the next one from: send a request, read a piece of its answer,
-or end the message, which is the end of the turn or, if the service paused, leads to a further
-request. What goes wrong in a step is answered in one place, by another request or by raising it.
+There is no task here. A turn goes in steps, each of which does one thing, and leaves behind what
+tells the next one from: send a request, read a piece of its answer, or end the message, which is the
+end of the turn or, if the service paused, leads to a further request. What goes wrong in a step is
+answered in one place, by another request or by raising it.
+
+Whoever receives reads the socket and decodes in place. That may be the task that is in the turn's
+block, which then does all steps (`receive`); or another one, which only reads, for that can be
+cancelled and goes on where it stood, while the first one does the other steps (`receive_some`
+and `attend`). What is read at once, 64 KiB at most, is all that waits for a slow reader.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from ..._errors import APIError, StreamInterrupted
 from ..._messages import Event, ResultMessage, Usage
+from ..._wire.answers import AnswerDecoder
 from ..._wire.api_errors import cut_short, unreadable
-from ..._wire.messages_api import MessageDecoder
 from ..._wire.requests import (
     Raw,
     ask,
@@ -27,7 +30,7 @@ from ..._wire.requests import (
     request_body,
     request_headers,
 )
-from ..._wire.sse import SSEDecoder
+from ..base import Answer
 from .attempts import Attempts
 
 if TYPE_CHECKING:
@@ -42,9 +45,13 @@ _MAX_MESSAGES = 32
 # For the task that receives to let go, once its scope is cancelled.
 _LEAVE_SECONDS = 10.0
 
+# So many events are given out before other tasks get their turn: a turn of theirs takes as long as
+# some five events.
+_TOGETHER = 64
+
 
 @final
-class Answer(trio.abc.ReceiveChannel[Event]):
+class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
     """The events of one turn.
 
     Args:
@@ -97,13 +104,15 @@ class Answer(trio.abc.ReceiveChannel[Event]):
         self._begin_message()
         self._response: Response | None = None
         self._failure: APIError | None = None  # to be raised after what is ready
-        self._ready: deque[Event] = deque()
+        self._ready: list[Event] = []
 
         # Who receives.
         self._lock = trio.Lock()
         self._scope = trio.CancelScope()
         self._closed = False
         self._lost = False
+        self._wanted = trio.Event()  # a step that isn't reading
+        self._done = trio.Event()  # that step
 
     def _begin_message(self) -> None:
         self._body = request_body(
@@ -139,14 +148,17 @@ class Answer(trio.abc.ReceiveChannel[Event]):
           trio.ClosedResourceError: the turn's block has been left, or this was closed.
           trio.BusyResourceError: another task is receiving.
         """
-        if self._closed:
-            raise trio.ClosedResourceError("this turn is over: its block has been left")
+        self._check_open()
         # A batch is no larger than what the socket gave at once, and reading the socket lets
         # other tasks run; so here it is enough to let a cancellation through.
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._ready:
             await self._refill()
-        return self._ready.popleft()
+        return self._ready.pop(0)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this turn is over: its block has been left")
 
     async def _refill(self) -> None:
         if self._lost:
@@ -184,6 +196,7 @@ class Answer(trio.abc.ReceiveChannel[Event]):
     async def hang_up(self) -> None:
         """As `aclose`, without a checkpoint if there is nothing left to do."""
         self._closed = True
+        self._done.set()
         if self._lock.locked():
             self._scope.cancel()
             with trio.move_on_after(_LEAVE_SECONDS, shield=True):
@@ -191,18 +204,59 @@ class Answer(trio.abc.ReceiveChannel[Event]):
                     pass
         await self._end_request()
 
+    # ---- as what is lent ------------------------------------------------------------------------
+
+    async def receive_some(self) -> list[Event]:
+        """The next events that have come together."""
+        self._check_open()
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+        elif self._ended:
+            await trio.lowlevel.checkpoint()
+            raise trio.EndOfChannel
+        while not self._ready:
+            if (response := self._readable()) is not None:
+                try:
+                    await self._read(response)
+                except APIError as exc:
+                    self._failure = exc
+            else:
+                self._done = trio.Event()
+                self._wanted.set()
+                await self._done.wait()
+                self._check_open()
+        events = self._ready[:_TOGETHER]
+        del self._ready[:_TOGETHER]
+        return events
+
+    async def attend(self) -> None:
+        """Do all steps but reading, when the one who reads is at an end with it."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            # Somebody who was cancelled while he waited may want it done twice.
+            if self._readable() is None and not self._ended:
+                await self._step()
+            self._done.set()
+
+    def _readable(self) -> Response | None:
+        """The answer that is to be read now, if the next step is that."""
+        if self._response is None or self._failure is not None or self._decoder.message.done:
+            return None
+        return self._response
+
     # ---- the steps ------------------------------------------------------------------------------
 
     async def _step(self) -> None:
         try:
-            if self._failure is not None:
+            if (response := self._readable()) is not None:
+                await self._read(response)
+            elif self._failure is not None:
                 raise self._failure
-            if self._response is None:
+            elif self._response is None:
                 await self._begin_request()
-            elif self._decoder.done:
-                await self._end_message(self._response)
             else:
-                await self._read(self._response)
+                await self._end_message(self._response)
         except APIError as exc:
             failure = exc
         else:
@@ -216,55 +270,50 @@ class Answer(trio.abc.ReceiveChannel[Event]):
         response = await self._attempts.send("POST", self._url, self._headers, self._body)
         self._asked = trio.current_time()
         self._response = response
-        self._sse = SSEDecoder(self._backend.max_event_size)
-        self._decoder = MessageDecoder(
-            response.host, self._session_id if self._num_turns == 0 else None
+        self._decoder = AnswerDecoder(
+            response.host,
+            self._session_id if self._num_turns == 0 else None,
+            self._backend.max_event_size,
         )
         self._patience = self._backend.progress_timeout
 
     async def _read(self, response: Response) -> None:
+        """Read what has come, or wait for it. If cancelled, nothing is lost."""
         asked = trio.current_time()
-        with trio.move_on_after(max(self._patience, 0.0)) as scope:
-            data = await response.receive_some()
-        if scope.cancelled_caught:
+        try:
+            data = await response.receive_some(max(self._patience, 0.0))
+        except trio.TooSlowError:
             raise cut_short(
                 response.host,
                 "nothing but pings came for as long as the progress_timeout of "
                 f"{self._backend.progress_timeout:g} seconds allows",
-            )
-        # Counted here, so that a reader who takes its time doesn't use up the service's.
-        self._patience -= trio.current_time() - asked
+            ) from None
+        finally:
+            # Counted here, so that a reader who takes its time doesn't use up the service's.
+            self._patience -= trio.current_time() - asked
+        decoder = self._decoder
+        heard = decoder.message.heard
         if not data:
             kind = response.headers.get("content-type", "")
-            if not self._decoder.heard and kind and "event-stream" not in kind:
+            if not heard and kind and "event-stream" not in kind:
                 raise unreadable(
                     response.host, f"it is {kind}, not a stream of events; check base_url"
                 )
-            self._give(self._decoder.finish(self._sse.finish()))
-            return
-        heard = self._decoder.heard
-        try:
-            for event in self._sse.feed(data):
-                self._give(self._decoder.feed(event))
-            if self._sse.overflowed and not self._decoder.done:
-                size = self._backend.max_event_size
-                raise unreadable(
-                    response.host, f"an event is larger than max_event_size, {size} bytes"
-                )
-        except APIError as exc:
-            self._failure = exc
-        if self._decoder.heard > heard:
-            self._patience = self._backend.progress_timeout
-
-    def _give(self, events: list[Event]) -> None:
-        if events:
-            self._ready.extend(events)
+            decoder.finish(self._ready)
+        else:
+            try:
+                decoder.feed(data, self._ready)
+            except APIError as exc:
+                self._failure = exc
+        if self._ready:
             self._given = True
+        if decoder.message.heard > heard:
+            self._patience = self._backend.progress_timeout
 
     async def _end_message(self, response: Response) -> None:
         await response.drain()
         await self._end_request()
-        decoder = self._decoder
+        decoder = self._decoder.message
         self._num_turns += 1
         self._usage += decoder.usage
         self._content = self._content + decoder.content
