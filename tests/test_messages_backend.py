@@ -30,7 +30,6 @@ from trio_claude._backends.messages_api import (
     models,
 )
 from trio_claude._backends.messages_api.backend import MessagesConnection, MessagesConversation
-from trio_claude._backends.messages_api.transport import Transport
 from trio_claude._messages import (
     AssistantMessage,
     Event,
@@ -1290,10 +1289,8 @@ async def test_events_of_one_packet_let_a_cancellation_through() -> None:
 
 
 def pool_of(connection: MessagesConnection) -> tuple[int, int]:
-    """How many requests httpx's pool knows of, and how many of our slots are taken."""
-    transport = connection.client._client._transport
-    assert isinstance(transport, Transport)
-    return len(transport._direct._requests), int(connection.client._limiter.borrowed_tokens)
+    """How many requests httpcore's pool knows of, and how many of our slots are taken."""
+    return len(connection.client._pools._direct._requests), int(connection.client._limiter.borrowed_tokens)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -127,7 +127,7 @@ class MessagesConnection(Connection):
         Raises:
           ConfigurationError: there is no API key, or something cannot be sent.
         """
-        self.client.host(endpoint(options, ""))
+        self.client.check_address(endpoint(options, ""))
         request_headers(options, self.user_agent)
         request_body([], options.model, options)
         yield MessagesConversation(self)

@@ -1,19 +1,20 @@
 """The HTTP client: requests, and the bodies of their answers.
 
-Everything that goes wrong below comes out as one of our errors. httpx's pool loses a slot for ever
-when a request is cancelled that waits for one (httpcore issue 1093; seen on Trio). So nobody ever
+Everything that goes wrong below comes out as one of our errors. httpcore's pool loses a slot for
+ever when a request is cancelled that waits for one (its issue 1093; seen on Trio). So nobody ever
 waits there: a limiter of our own, as large as the pool, is held from before a request is sent until
 its response is closed.
 
-A body passes through four async generators of httpx and httpcore, one inside the other. They are
-read by one coroutine that is run by hand (see `network`): it takes all pieces that the bytes from
-one read of the socket make, and is ended by letting its next read fail, which closes them all in
-order. Closing the outermost would leave the others to the garbage collector.
+A body passes through three async generators of httpcore, one inside the other. They are read by
+one coroutine that is run by hand (see `network`): it takes all pieces that the bytes from one read
+of the socket make, and is ended by letting its next read fail, which closes them all in order.
+Closing the outermost would leave the others to the garbage collector.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import ssl
 from typing import TYPE_CHECKING, final
@@ -26,7 +27,7 @@ from ..._errors import APIConnectionError, APIError, ConfigurationError
 from ..._wire.api_errors import cut_short
 from .gate import Gate
 from .network import NetworkStream, until_hungry
-from .transport import Transport
+from .pools import Pools, core_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -38,10 +39,6 @@ _CLOSE_SECONDS = 5.0
 _DRAIN_SECONDS = 0.5
 _DRAIN_SIZE = 64 * 1024
 
-# Idle ones, and their seconds, as httpx and the official client keep them.
-_KEPT_CONNECTIONS = 100
-_KEPT_SECONDS = 5.0
-
 # All that httpcore raises; it has no base for them.
 _HTTPCORE_ERRORS = (
     httpcore.TimeoutException,
@@ -50,6 +47,23 @@ _HTTPCORE_ERRORS = (
     httpcore.ProxyError,
     httpcore.UnsupportedProtocol,
 )
+
+
+@functools.lru_cache(maxsize=64)
+def _address(url: str) -> tuple[httpx.URL, str]:
+    """An address, and its host as messages call it: nothing of that is secret.
+
+    Raises:
+      ConfigurationError: it is none.
+    """
+    try:
+        parsed = httpx.URL(url)
+        if ":" not in parsed.host:
+            parsed.host.encode("idna")  # as the look-up will, outside of any error handling
+    except (httpx.InvalidURL, UnicodeError) as exc:
+        raise ConfigurationError(f"base_url is not a valid address: {exc}") from exc
+    host = parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
+    return parsed, host
 
 
 @final
@@ -64,17 +78,18 @@ class Response:
 
     def __init__(
         self,
-        response: httpx.Response,
-        network: NetworkStream,
+        response: httpcore.Response,
         host: str,
         idle_timeout: float,
         limiter: trio.CapacityLimiter,
         slot: object,
     ) -> None:
-        self.status = response.status_code
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.status = response.status
+        self.headers = _headers(response)
         self.host = host
         self._response = response
+        network = response.extensions["network_stream"]
+        assert isinstance(network, NetworkStream)
         self._network = network
         self._idle_timeout = idle_timeout
         self._limiter = limiter
@@ -88,7 +103,7 @@ class Response:
         network.park()
 
     async def _read(self) -> None:
-        # The one loop over the pieces: in it, each costs what httpx and httpcore do, and an append.
+        # The one loop over the pieces: in it, each costs what httpcore and h11 do, and an append.
         async for piece in self._response.stream:  # type: ignore[union-attr]  # it is async
             self._pieces.append(piece)
 
@@ -149,6 +164,8 @@ class Response:
 
     async def drain(self) -> None:
         """Receive what is left, if it comes at once, so that the connection can be used again."""
+        if self._ended:  # as a rule
+            return
         with contextlib.suppress(APIError), trio.move_on_after(_DRAIN_SECONDS):
             await self.receive_into(bytearray(), _DRAIN_SIZE)
 
@@ -159,20 +176,22 @@ class Response:
         """
         self._closed = True
         try:
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                if not self._ended:
-                    self._network.break_off()
-                    with contextlib.suppress(*_HTTPCORE_ERRORS):
-                        await until_hungry(self._reading)
-                self._network.unpark()
-                await self._response.aclose()
+            if not self._ended:
+                self._network.break_off()
+                with (
+                    trio.move_on_after(_CLOSE_SECONDS, shield=True),
+                    contextlib.suppress(*_HTTPCORE_ERRORS),
+                ):
+                    await until_hungry(self._reading)
+            self._network.unpark()
+            await self._response.aclose()  # which httpcore shields itself
         finally:
             self._limiter.release_on_behalf_of(self._slot)
 
 
 @final
-class _Body(httpx.AsyncByteStream):
-    """What a request sends, in one piece."""
+class _Body:
+    """What a request sends, in one piece. No async generator: nobody would close it."""
 
     def __init__(self, data: bytes) -> None:
         self._left = [data]
@@ -192,33 +211,30 @@ class HTTPClient:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        pools: Pools,
         limiter: trio.CapacityLimiter,
         *,
+        connect_timeout: float,
         idle_timeout: float,
         progress_timeout: float,
     ) -> None:
         self.gate = Gate()
         """What the service has asked all of us to wait for."""
-        self._client = client
+        self._pools = pools
         self._limiter = limiter
         self._idle_timeout = idle_timeout
         self._progress_timeout = progress_timeout
+        self._extensions = {
+            "timeout": {"connect": connect_timeout, "read": idle_timeout, "write": idle_timeout}
+        }
 
-    @staticmethod
-    def host(url: str) -> str:
-        """The host of a URL, for messages: nothing of it is secret.
+    def check_address(self, url: str) -> None:
+        """Refuse what is no address.
 
         Raises:
-          ConfigurationError: it is no URL.
+          ConfigurationError: it is none.
         """
-        try:
-            parsed = httpx.URL(url)
-            if ":" not in parsed.host:
-                parsed.host.encode("idna")  # as the look-up will, outside of any error handling
-        except (httpx.InvalidURL, UnicodeError) as exc:
-            raise ConfigurationError(f"base_url is not a valid address: {exc}") from exc
-        return parsed.host if parsed.port is None else f"{parsed.host}:{parsed.port}"
+        _address(url)
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
@@ -231,7 +247,19 @@ class HTTPClient:
           APIConnectionError: there was no answer.
           ConfigurationError: the request cannot be sent as it is.
         """
-        host = self.host(url)
+        address, host = _address(url)
+        fields = {
+            "host": address.netloc.decode("ascii"),
+            "content-length": str(len(body)),
+            **headers,
+        }
+        request = httpcore.Request(
+            method,
+            core_url(address),
+            headers=list(fields.items()),
+            content=_Body(body),
+            extensions=self._extensions,
+        )
         slot = object()  # not the task: another one may read on, or close
         await self._limiter.acquire_on_behalf_of(slot)
         try:
@@ -239,11 +267,8 @@ class HTTPClient:
                 _translated(host, answering=False),
                 trio.move_on_after(self._progress_timeout),
             ):
-                request = self._client.build_request(method, url, headers=headers, content=body)
-                request.stream = _Body(body)
-                response = await self._client.send(request, stream=True)
-                network = response.extensions["network_stream"]
-                return Response(response, network, host, self._idle_timeout, self._limiter, slot)
+                response = await self._pools.pool(address).handle_async_request(request)
+                return Response(response, host, self._idle_timeout, self._limiter, slot)
             raise APIConnectionError(
                 f"no answer from {host}: it did not begin within the progress_timeout"
             )
@@ -272,26 +297,30 @@ async def open_http_client(
       ConfigurationError: what the environment says of proxies and certificates cannot be used.
     """
     try:
-        client = httpx.AsyncClient(
-            timeout=httpx.Timeout(idle_timeout, connect=connect_timeout),
-            transport=Transport(
-                max_connections=max_connections,
-                kept=_KEPT_CONNECTIONS,
-                keepalive=_KEPT_SECONDS,
-            ),
-        )
+        pools = Pools(max_connections)
     except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
         raise ConfigurationError(
             "the environment's settings for HTTP (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
             f"SSL_CERT_FILE, SSL_CERT_DIR) cannot be used: {exc}"
         ) from exc
-    async with client:
+    try:
         yield HTTPClient(
-            client,
+            pools,
             trio.CapacityLimiter(max_connections),
+            connect_timeout=connect_timeout,
             idle_timeout=idle_timeout,
             progress_timeout=progress_timeout,
         )
+    finally:
+        await pools.aclose()
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 @contextlib.contextmanager

@@ -202,7 +202,11 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
             with trio.move_on_after(_LEAVE_SECONDS, shield=True):
                 async with self._lock:
                     pass
-        await self._end_request()
+        try:
+            if self._ended and self._response is not None:
+                await self._response.drain()
+        finally:
+            await self._end_request()
 
     # ---- as what is lent ------------------------------------------------------------------------
 
@@ -220,6 +224,8 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                     await self._read(response)
                 except APIError as exc:
                     self._failure = exc
+            elif self._is_whole():
+                self._end()
             else:
                 self._done = trio.Event()
                 self._wanted.set()
@@ -245,6 +251,13 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
             return None
         return self._response
 
+    def _is_whole(self) -> bool:
+        """Whether the answer is complete, and the next step is to say so."""
+        if self._response is None or self._failure is not None:
+            return False
+        message = self._decoder.message
+        return message.done and message.stop_reason != "pause_turn"
+
     # ---- the steps ------------------------------------------------------------------------------
 
     async def _step(self) -> None:
@@ -255,8 +268,10 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                 raise self._failure
             elif self._response is None:
                 await self._begin_request()
+            elif self._is_whole():
+                self._end()
             else:
-                await self._end_message(self._response)
+                await self._carry_on(self._response)
         except APIError as exc:
             failure = exc
         else:
@@ -310,19 +325,26 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         if decoder.message.heard > heard:
             self._patience = self._backend.progress_timeout
 
-    async def _end_message(self, response: Response) -> None:
+    async def _carry_on(self, response: Response) -> None:
+        """Let the service go on with an answer that it paused."""
         await response.drain()
         await self._end_request()
-        decoder = self._decoder.message
+        self._take_message()
+        if self._num_turns == _MAX_MESSAGES:
+            raise APIError(f"{response.host} paused its answer {_MAX_MESSAGES} times")
+        self._begin_message()
+
+    def _take_message(self) -> None:
+        message = self._decoder.message
         self._num_turns += 1
-        self._usage += decoder.usage
-        self._content = self._content + decoder.content
-        if decoder.stop_reason == "pause_turn":
-            if self._num_turns == _MAX_MESSAGES:
-                raise APIError(f"{response.host} paused its answer {_MAX_MESSAGES} times")
-            self._begin_message()
-            return
+        self._usage += message.usage
+        self._content = self._content + message.content
+
+    def _end(self) -> None:
+        """Give the result. The request is ended where the turn's block is left."""
+        self._take_message()
         now = trio.current_time()
+        decoder = self._decoder.message
         self.history = remember(self.history, self._question, self._content, decoder.stop_reason)
         self._ended = True
         self._ready.append(
@@ -333,7 +355,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                 session_id=self._session_id,
                 usage=self._usage,
                 duration_ms=round(1000 * (now - self._started)),
-                duration_api_ms=round(1000 * self._api_seconds),
+                duration_api_ms=round(1000 * (self._api_seconds + now - self._asked)),
             )
         )
 
