@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from .._messages import Event
+    from .._messages import AssistantMessage, Event
     from .._options import SessionOptions
 
 
@@ -61,6 +61,10 @@ class Answer(ABC):
         Raises:
           Exception: as from ``receive``.
         """
+
+    @abstractmethod
+    def partial(self) -> AssistantMessage | None:
+        """What has come so far of the last message, without tools' input; None: no text at all."""
 
 
 class Conversation(ABC):

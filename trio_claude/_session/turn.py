@@ -113,9 +113,7 @@ class Turn(Request):
         self._begun = trio.Event()
         self._reading = trio.CancelScope()
         self._found: ResultMessage | Exception | None = None
-        # The caller's: one reads at a time; what it has read of the last message.
-        self._lock = trio.Lock()
-        self._seen: list[Event] = []
+        self._lock = trio.Lock()  # one task reads at a time
         self.ready: deque[Event] = deque()
         """Received, and not yet given to the user."""
         self.result: ResultMessage | None = None
@@ -271,9 +269,6 @@ class Turn(Request):
             self.raise_error()  # out here, so that its traceback begins with what happened
         if not events:
             raise trio.EndOfChannel
-        if isinstance(events[-1], AssistantMessage):
-            self._seen.clear()
-        self._seen += events
         self.ready += events
 
     async def _report(self, found: ResultMessage | Exception | None) -> None:
@@ -286,10 +281,10 @@ class Turn(Request):
             await self.wait_ended()
 
     def raise_error(self) -> None:
-        """Raise the outcome if it is an error, with what has been received of the answer."""
+        """Raise the outcome if it is an error, with what has come of the answer."""
         error = self._error
-        if isinstance(error, QueryError) and error.partial is None:
-            error.partial = partial_message(self._seen)
+        if isinstance(error, QueryError) and error.partial is None and self._answer is not None:
+            error.partial = self._answer.partial()
         super().raise_error()
 
 
@@ -304,16 +299,23 @@ class _Pump(Answer):
         self._channel = channel
         # Size 0: the reader's pace is the pace at which the backend is read.
         self._send, self._receive = trio.open_memory_channel[Event](0)
+        self._seen: list[Event] = []  # since the last whole message
 
     async def attend(self) -> None:
         with self._send:
             async for event in self._channel:
+                if isinstance(event, AssistantMessage):
+                    self._seen.clear()
+                self._seen.append(event)
                 await self._send.send(event)
                 if isinstance(event, ResultMessage):
                     await trio.sleep_forever()  # until the reader has reported it
 
     async def receive_some(self) -> list[Event]:
         return [await self._receive.receive()]
+
+    def partial(self) -> AssistantMessage | None:
+        return partial_message(self._seen)
 
 
 class ResponseStream(trio.abc.ReceiveChannel[Event]):

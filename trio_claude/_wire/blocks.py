@@ -38,6 +38,16 @@ class GrowingBlock:
     thinking: list[str] = attrs.field(factory=list)
     partial_json: list[str] = attrs.field(factory=list)
 
+    def so_far(self) -> TextBlock | ThinkingBlock | None:
+        """What has come of a text or of a thought; None if that is nothing."""
+        text, thinking = self._whole("text", self.text), self._whole("thinking", self.thinking)
+        if text:
+            return TextBlock(text)
+        return ThinkingBlock(thinking) if thinking else None
+
+    def _whole(self, name: str, pieces: list[str]) -> str:
+        return "".join((str(self.raw.get(name) or ""), *pieces))
+
     def close(self) -> str | None:
         """Put the pieces together in ``raw``.
 
@@ -47,7 +57,7 @@ class GrowingBlock:
         """
         for name, pieces in (("text", self.text), ("thinking", self.thinking)):
             if pieces:
-                self.raw[name] = "".join((str(self.raw.get(name) or ""), *pieces))
+                self.raw[name] = self._whole(name, pieces)
         partial_json = "".join(self.partial_json)
         if not partial_json.strip():
             return None

@@ -56,17 +56,16 @@ class Shape:
         self.index = index
         self._run = re.compile(f"(?:{re.escape(head)}{_STRING}{re.escape(tail)})++")
         self._first = len(head)
-        self._last = -len(tail)
-        self._between = tail + head
+        self._tail = tail
 
     def take(self, events: str, start: int) -> tuple[list[str], int]:
         """The texts of the deltas that come next, and where what is behind them begins."""
         run = self._run.match(events, start)
         if run is None:
             return [], start
-        texts = run[0][self._first : self._last].split(self._between)
-        joined = "".join(texts)
-        if "\\" in joined:
+        ends = run[0].split(self._tail)
+        texts = [event[self._first :] for event in ends[:-1]]
+        if events.find("\\", start, run.end()) != -1:
             texts = json.loads('["' + '","'.join(texts) + '"]')
         return texts, run.end()
 

@@ -106,7 +106,7 @@ class MessageDecoder:
     def add_deltas(self, kind: type[Delta], index: int, texts: list[str]) -> None:
         """Take deltas of a block that a delta of the same kind has been fed of, by their texts."""
         pieces: list[str] = getattr(self._blocks[index], FIELDS[kind])
-        pieces += texts
+        pieces.append("".join(texts))  # not the texts: as many objects as there are events
         self.heard += len(texts)
 
     def finish(self, tail: list[ServerSentEvent]) -> list[Event]:
@@ -132,6 +132,15 @@ class MessageDecoder:
                 raise cut_short(self._host, "it ended before the message did")
             events += self._after_held([self._whole()])
         return events
+
+    def partial(self) -> AssistantMessage | None:
+        """The message as far as it came, without tools' input; None: there is no text at all."""
+        if self.done:
+            return self.message
+        blocks = [block.so_far() for _index, block in sorted(self._blocks.items())]
+        content = tuple(block for block in blocks if block is not None)
+        model = None if self._raw is None else self._raw.get("model")
+        return AssistantMessage(content, model=model) if content else None
 
     def _after_held(self, events: list[Event]) -> list[Event]:
         if events and self._held:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import asynccontextmanager
-from importlib import metadata
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -18,6 +17,7 @@ from .turn import StreamedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from ..._messages import Event
     from ..._options import SessionOptions
@@ -119,18 +119,21 @@ class MessagesConnection(Connection):
             max_retry_after=backend.max_retry_after,
             max_size=backend.max_event_size,
         )
+        self._checked: SessionOptions | None = None
 
-    @asynccontextmanager
-    async def open(self, options: SessionOptions) -> AsyncIterator[MessagesConversation]:
-        """Begin a conversation that remembers nothing. Nothing is sent.
+    def open(self, options: SessionOptions) -> AbstractAsyncContextManager[MessagesConversation]:
+        """Begin a conversation that remembers nothing. Nothing is sent, and nothing kept open.
 
         Raises:
           ConfigurationError: there is no API key, or something cannot be sent.
         """
-        self.client.check_address(endpoint(options, ""))
-        request_headers(options, self.user_agent)
-        request_body([], options.model, options)
-        yield MessagesConversation(self)
+        # Most sessions of a supervisor have equal options, and these checks cost a tenth of a start.
+        if options != self._checked:
+            self.client.check_address(endpoint(options, ""))
+            request_headers(options, self.user_agent)
+            request_body([], options.model, options)
+            self._checked = None if _can_change(options) else options
+        return nullcontext(MessagesConversation(self))
 
 
 @final
@@ -178,7 +181,15 @@ class MessagesConversation(Conversation):
         self._history = answer.history
 
 
+def _can_change(options: SessionOptions) -> bool:
+    """Whether there is a mapping in it, which may hold something else the next time."""
+    mappings = (options.thinking, options.metadata, options.extra_headers, options.extra_body)
+    return any(mapping is not None for mapping in mappings)
+
+
 def _version() -> str:
+    from importlib import metadata  # here, for it would be a fifth of the whole package's import
+
     try:
         return metadata.version("trio-claude")
     except metadata.PackageNotFoundError:  # run from a checkout

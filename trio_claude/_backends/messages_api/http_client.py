@@ -110,7 +110,7 @@ class Response:
     async def receive_some(self, patience: float = math.inf) -> bytes:
         """All bytes of the body that have come, or ``b""`` at its end; waits if there are none.
 
-        No more than 64 KiB at a time, in which the connection's own are counted. Cancelling it
+        No more than 32 KiB at a time, in which the connection's own are counted. Cancelling it
         loses nothing, but two tasks must not wait here at once.
 
         Args:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterable, Iterator
 
 # What one read of the socket takes at most, and so the most that waits for a slow reader.
-READ_SIZE = 64 * 1024
+READ_SIZE = 32 * 1024
 
 _HUNGRY = object()
 
@@ -109,7 +109,7 @@ class NetworkStream(httpcore.AsyncNetworkStream):
     # ---- for httpcore ---------------------------------------------------------------------------
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """The next bytes, or ``b""`` at the end. No more than 64 KiB are asked for."""
+        """The next bytes, or ``b""`` at the end. No more than 32 KiB are asked for."""
         if not self._parked:
             with _translated(httpcore.ReadTimeout, httpcore.ReadError, timeout):
                 return bytes(await self._stream.receive_some(max_bytes))

@@ -8,7 +8,7 @@ answered in one place, by another request or by raising it.
 Whoever receives reads the socket and decodes in place. That may be the task that is in the turn's
 block, which then does all steps (`receive`); or another one, which only reads, for that can be
 cancelled and goes on where it stood, while the first one does the other steps (`receive_some`
-and `attend`). What is read at once, 64 KiB at most, is all that waits for a slow reader.
+and `attend`). What is read at once, 32 KiB at most, is all that waits for a slow reader.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ..._errors import APIError, StreamInterrupted
-from ..._messages import Event, ResultMessage, Usage
+from ..._messages import AssistantMessage, Event, ResultMessage, Usage
 from ..._wire.answers import AnswerDecoder
 from ..._wire.api_errors import cut_short, unreadable
 from ..._wire.requests import (
@@ -94,6 +94,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
 
         # The turn so far: its whole messages.
         self._content: list[Raw] = []
+        self._last: AssistantMessage | None = None
         self._usage = Usage()
         self._num_turns = 0
         self._started = started
@@ -245,6 +246,10 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                 await self._step()
             self._done.set()
 
+    def partial(self) -> AssistantMessage | None:
+        """What has come so far of the last message."""
+        return self._decoder.message.partial() or self._last
+
     def _readable(self) -> Response | None:
         """The answer that is to be read now, if the next step is that."""
         if self._response is None or self._failure is not None or self._decoder.message.done:
@@ -339,6 +344,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         self._num_turns += 1
         self._usage += message.usage
         self._content = self._content + message.content
+        self._last = message.message
 
     def _end(self) -> None:
         """Give the result. The request is ended where the turn's block is left."""
