@@ -91,7 +91,7 @@ async def test_a_session_cannot_wait_for_itself() -> None:
     async with open_supervisor([spec("a", ScriptedBackend(answer), restart="transient")]):
         session = get_session("a")
         assert str(await session.query("hello")) == "done"
-        await session._inbox.incarnation.ended.wait()  # type: ignore[union-attr]
+        await session._inbox.incarnation.wait_ended()  # type: ignore[union-attr]
     assert len(refused) == 2
 
 

@@ -11,6 +11,8 @@ import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 import attrs
@@ -282,7 +284,7 @@ LIBRARY_DEFAULTS = SessionOptions(
 )
 
 _OPTION_NAMES = tuple(field.name for field in attrs.fields(SessionOptions))
-_CREDENTIALS = ("api_key", "auth_token")
+_option_values = attrgetter(*_OPTION_NAMES)
 
 # What the whole application is configured with. It is set before any run begins, so it can't
 # belong to one; it is only ever replaced whole.
@@ -300,6 +302,7 @@ def configure(**options: Unpack[Overrides]) -> None:
     """
     global _application
     _application = SessionOptions(**options)
+    _below.cache_clear()
 
 
 _VARIABLES = (
@@ -316,9 +319,17 @@ def environment(variables: Mapping[str, str]) -> SessionOptions:
     Raises:
       ConfigurationError: a variable holds what its option refuses.
     """
+    return _environment(*_said_by(variables))
+
+
+def _said_by(variables: Mapping[str, str]) -> list[str]:
+    # A file read into a variable ends with a line break.
+    return [variables.get(variable, "").strip() for _, variable in _VARIABLES]
+
+
+def _environment(*values: str) -> SessionOptions:
     given = SessionOptions()
-    for name, variable in _VARIABLES:
-        value = variables.get(variable, "").strip()  # a file read into it ends with a line break
+    for (name, variable), value in zip(_VARIABLES, values, strict=True):
         if value and not (name == "auth_token" and given.api_key is not None):
             try:
                 change: dict[str, Any] = {name: value}
@@ -334,17 +345,29 @@ def merge(*layers: SessionOptions) -> SessionOptions:
     The key and the token count as one option: who gives one of them is not joined by the other
     from a lower layer.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        taken = any(name in merged for name in _CREDENTIALS)
-        for name in _OPTION_NAMES:
-            value = getattr(layer, name)
-            if value is not None and not (taken and name in _CREDENTIALS):
-                merged.setdefault(name, value)
-    return SessionOptions(**merged)
+    values: list[Any] = [None] * len(_OPTION_NAMES)
+    key = token = None
+    for layer in reversed(layers):
+        if layer.api_key is not None or layer.auth_token is not None:
+            key, token = layer.api_key, layer.auth_token
+        above = _option_values(layer)
+        values = [low if high is None else high for high, low in zip(above, values, strict=True)]
+    # Not checked again, for each value was where it was given: the checks cost as much as half of
+    # a session's start.
+    merged = SessionOptions.__new__(SessionOptions)
+    for name, value in zip(_OPTION_NAMES, values, strict=True):
+        object.__setattr__(merged, name, value)
+    object.__setattr__(merged, "api_key", key)
+    object.__setattr__(merged, "auth_token", token)
+    return merged
 
 
 def session_options(*layers: SessionOptions) -> SessionOptions:
     """What holds for a session, below what its calls say: ``layers`` are its spec and its
     supervisors' defaults, the application's, the environment's and the library's come behind."""
-    return merge(*layers, _application, environment(os.environ), LIBRARY_DEFAULTS)
+    return merge(*layers, _below(*_said_by(os.environ)))
+
+
+@lru_cache(maxsize=1)  # asked for by every start, and hardly ever another than the last one's
+def _below(*variables: str) -> SessionOptions:
+    return merge(_application, _environment(*variables), LIBRARY_DEFAULTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,11 +131,18 @@ def _shown(value: object) -> str:
     return _CREDENTIALS.sub("://***@", repr(value))
 
 
+@functools.cache
+def _option_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls) if field.init)
+
+
 def refuse_unknown(cls: type, given: Iterable[str]) -> None:
     """Raise ConfigurationError for the first of the names that is no option of ``cls``."""
-    valid = [field.name for field in attrs.fields(cls) if field.init]
+    valid = _option_names(cls)
     for name in given:
         if name not in valid:
+            import difflib  # here, for hardly a program ever needs it
+
             close = difflib.get_close_matches(name, valid, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"valid are: {', '.join(valid)}"
             raise ConfigurationError(f"{cls.__name__} has no option {name!r}: {hint}")

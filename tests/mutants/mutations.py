@@ -35,6 +35,7 @@ _SPEC = "_supervision/spec.py"
 _CONTEXT = "_session/context.py"
 _HANDLE = "_session/handle.py"
 _INBOX = "_session/inbox.py"
+_LINE = "_session/line.py"
 _INCARNATION = "_session/incarnation.py"
 _SESSION = "_session/session.py"
 _TURN = "_session/turn.py"
@@ -89,7 +90,7 @@ MUTATIONS = (
     Mutation(
         "stale-exits",
         _ROSTER,
-        "if child.incarnation is not incarnation or not incarnation.ready:",
+        "if child.incarnation is not incarnation:",
         "if not incarnation.ready or child.id not in self.children:",
         "the end of an earlier incarnation says nothing about this one",
     ),
@@ -129,10 +130,10 @@ MUTATIONS = (
         "a caller that is cancelled in line must not go on",
     ),
     Mutation(
-        "keep-alive-dropped",
-        _INBOX,
-        "return self._keep_open.clone()",
-        "return self._keep_open",
+        "line-closed-with-its-taker",
+        _LINE,
+        "        self._closed = True\n        if self._line._idle is self:\n",
+        "        self._line.close()\n        if self._line._idle is self:\n",
         "the line must stay open between two incarnations",
     ),
     # ---- policy ----
@@ -266,7 +267,7 @@ MUTATIONS = (
     Mutation(
         "taken-back-too-late",
         _ROSTER,
-        'if child.status == "running" and self.children.get(child.id) is child:',
+        'if child.status == "running":',
         "if False:",
         "a start whose caller was cancelled when it was just done is undone",
     ),
@@ -310,7 +311,7 @@ MUTATIONS = (
     Mutation(
         "dead-marked-running",
         _ROSTER,
-        "if not incarnation.ended.is_set():  # else",
+        "if not incarnation.ended:  # else",
         "if True:  # else",
         "one that crashed as soon as it was up does not run",
     ),
@@ -387,7 +388,7 @@ MUTATIONS = (
     Mutation(
         "end-not-absorbed",
         _ROSTER,
-        "if incarnation.ended.is_set() and incarnation.intent is None:",
+        "if incarnation.ended and incarnation.intent is None:",
         "if False:",
         "one that dies just before its stop has ended by itself",
     ),
@@ -637,7 +638,7 @@ MUTATIONS = (
     Mutation(
         "calls-from-a-start",
         _SUPERVISOR,
-        "if not child.incarnation.settled.is_set():",
+        "if not child.incarnation.settled:",
         "if False:",
         "a call from inside a start would wait for ever",
     ),
@@ -707,11 +708,25 @@ MUTATIONS = (
     ),
     # ---- inbox ----
     Mutation(
-        "buffered-line",
-        _INBOX,
-        "open_memory_channel[Request](0)",
-        "open_memory_channel[Request](1)",
-        "a question must not be lost in a buffer",
+        "withdrawn-still-in-line",
+        _LINE,
+        "            del waiting[request]\n",
+        "            pass\n",
+        "a caller that was cancelled in line was never in it",
+    ),
+    Mutation(
+        "turned-away-is-taken",
+        _LINE,
+        "if request in waiting:",
+        "if False:",
+        "who is turned away was not taken",
+    ),
+    Mutation(
+        "last-come-first-taken",
+        _LINE,
+        "next(iter(waiting))",
+        "next(reversed(waiting))",
+        "the line keeps its order",
     ),
     Mutation(
         "one-more-in-line",
@@ -780,7 +795,7 @@ MUTATIONS = (
     Mutation(
         "crash-after-the-end",
         _INCARNATION,
-        "if self._fault is None and not self.ended.is_set():",
+        "if self._fault is None and not self.ended:",
         "if self._fault is None:",
         "what has ended can't crash",
     ),
@@ -906,5 +921,5 @@ SHORT = (
     "stale-exits",
     "start-order",
     "block-swallows-cancelled",
-    "keep-alive-dropped",
+    "line-closed-with-its-taker",
 )

@@ -35,8 +35,9 @@ def current_run() -> trio.lowlevel.TrioToken:
         ) from exc
 
 
-def require_run(token: trio.lowlevel.TrioToken, whose: str) -> None:
-    """Raise UsageError unless this is called in the run that ``token`` belongs to."""
+def require_run(token: trio.lowlevel.TrioToken, whose: object) -> None:
+    """Raise UsageError, with ``whose`` in its text, unless this is called in the run that
+    ``token`` belongs to."""
     if current_run() is not token:
         raise UsageError(
             f"{whose} belongs to another Trio run: call it there, "

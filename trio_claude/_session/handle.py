@@ -147,5 +147,5 @@ class SessionHandle:
         if incarnation is not None:
             incarnation.finish()
             if not self._inbox.waits_for_caller():
-                await incarnation.ended.wait()
+                await incarnation.wait_ended()
         await trio.lowlevel.cancel_shielded_checkpoint()

@@ -1,9 +1,6 @@
-"""The line of callers before a session. It belongs to the child, not to its incarnations.
+"""What a handle needs of its session. It belongs to the child, not to its incarnations.
 
-It is a memory channel of size 0: callers wait in ``send``, so one that is cancelled is withdrawn
-without a trace, and nobody is lost when an incarnation ends. Each incarnation takes from a clone
-of the receiving end; the inbox keeps one that nobody ever reads, which keeps the line open while
-no incarnation is there. A buffer would take questions off their callers' hands, and drop them.
+So nobody is lost when an incarnation ends: its callers wait in line for the next one.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from .._errors import (
 )
 from .._options import SessionOptions
 from .context import current_run, lives, require_run
+from .line import Line, Taker
 from .turn import Clear, Request, Turn
 
 if TYPE_CHECKING:
@@ -52,6 +50,9 @@ class Inbox:
         self._closed = True
         self.open()
 
+    def __str__(self) -> str:
+        return f"session {self.called!r}"
+
     @property
     def called(self) -> Hashable:
         """How the session is called in messages."""
@@ -60,7 +61,7 @@ class Inbox:
     @property
     def waiting(self) -> int:
         """How many callers wait in line."""
-        return self._send.statistics().tasks_waiting_send
+        return len(self._line)
 
     # ---- the supervisor's side ----
 
@@ -69,44 +70,43 @@ class Inbox:
         if self._closed:
             self._closed = False
             self._cause = None
-            self._send, self._keep_open = trio.open_memory_channel[Request](0)
+            self._line = Line()
 
     def close(self, cause: Exception | None = None) -> None:
         """Turn away everybody who waits, and all who come; because of ``cause``, if it crashed."""
         self._closed = True
         self._cause = cause
         self.session_id = None
-        self._keep_open.close()
-        self._send.close()
+        self._line.close()
 
     def raise_untold_crash(self) -> None:
         """Raise SessionCrashed if the last incarnation crashed, and no caller knows."""
         error = None if self.incarnation is None else self.incarnation.error
         if error is not None and not (self.lost is not None and self.lost.told):
             raise SessionCrashed(
-                f"session {self.called!r} crashed while nobody asked it: {error!r}",
+                f"{self} crashed while nobody asked it: {error!r}",
                 name=self.called,
             ) from error
 
     # ---- the session's side ----
 
-    def line(self) -> trio.MemoryReceiveChannel[Request]:
+    def line(self) -> Taker:
         """The end from which one incarnation takes the requests; to be closed by it."""
-        return self._keep_open.clone()
+        return Taker(self._line)
 
     # ---- the callers' side ----
 
     def check_call(self, *, waits: bool) -> None:
         """Refuse a call from the wrong run, and one that would wait for itself."""
-        require_run(self._run, f"session {self.called!r}")
+        require_run(self._run, self)
         if waits and self.is_inside():
             raise UsageError(
-                f"session {self.called!r} was asked from inside its own turn: it would wait for "
+                f"{self} was asked from inside its own turn: it would wait for "
                 "itself; ask another session, or ask after the turn"
             )
         if waits and self.waits_for_caller():
             raise UsageError(
-                f"session {self.called!r} was asked by a task that has a stream of it open: that "
+                f"{self} was asked by a task that has a stream of it open: that "
                 "turn waits for its reader, and this one for that turn; leave the stream first"
             )
 
@@ -140,7 +140,7 @@ class Inbox:
         # has been handed over, and isn't known as the turn in flight yet.
         if self._present >= max_queue + (self.status == "running"):
             raise SessionBusy(
-                f"session {self.called!r} is busy, and no more than max_queue={max_queue:g} "
+                f"{self} is busy, and no more than max_queue={max_queue:g} "
                 f"may wait for it (waiting now: {self.waiting})"
             )
 
@@ -153,10 +153,10 @@ class Inbox:
         request.on_end = self._left
         self._present += 1
         try:
-            await self._send.send(request)
+            await self._line.put(request)
         except BaseException as exc:
             self._left()
-            if isinstance(exc, trio.BrokenResourceError | trio.ClosedResourceError):
+            if isinstance(exc, trio.ClosedResourceError):
                 raise self.gone() from self._cause
             raise
         if isinstance(request, Turn) and not request.ended:
@@ -171,7 +171,7 @@ class Inbox:
             why = "it was terminated, has finished, or its supervisor ended"
         else:
             why = f"it ended with {self._cause!r} and was not started again"
-        error = SessionTerminated(f"session {self.called!r} is stopped: {why}", name=self.called)
+        error = SessionTerminated(f"{self} is stopped: {why}", name=self.called)
         error.__cause__ = self._cause
         return error
 

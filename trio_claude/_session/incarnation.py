@@ -25,15 +25,14 @@ class Incarnation:
         self.number = number
         self.started_at: float | None = None
         """When it was ready, on Trio's clock."""
-        self.settled = trio.Event()
-        """Set once it is ready, or has ended without ever being so."""
-        self.ended = trio.Event()
+        self.ended = False
         self.intent: Intent | None = None
         """What it is being stopped for; None while nobody stops it."""
         self.error: Exception | None = None
         """What it ended with; None for a normal end."""
         self.fatal: BaseException | None = None
         """What no supervisor may answer with a restart, such as KeyboardInterrupt."""
+        self._change: trio.Event | None = None  # made when somebody waits: thousands live idly
         self._fault: Exception | None = None
         self._asked_to_finish = False
         self._finish: Callable[[], None] | None = None
@@ -45,6 +44,11 @@ class Incarnation:
     def ready(self) -> bool:
         """Whether it got up."""
         return self.started_at is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it got up, or has ended without."""
+        return self.ready or self.ended
 
     @property
     def cancelled(self) -> bool:
@@ -59,7 +63,27 @@ class Incarnation:
     def set_ready(self) -> None:
         """Called by the child once it is up."""
         self.started_at = trio.current_time()
-        self.settled.set()
+        self._tell()
+
+    async def wait_settled(self) -> None:
+        """Wait until it is ready, or has ended without ever being so."""
+        while not self.settled:
+            await self._wait()
+
+    async def wait_ended(self) -> None:
+        """Wait until it has ended."""
+        while not self.ended:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self._change is None:
+            self._change = trio.Event()
+        await self._change.wait()
+
+    def _tell(self) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            change.set()
 
     def finish(self) -> None:
         """Ask it to finish what it does, and to end normally."""
@@ -81,7 +105,7 @@ class Incarnation:
 
     def crash(self, fault: Exception) -> None:
         """Let it end as if ``fault`` had been raised inside."""
-        if self._fault is None and not self.ended.is_set():
+        if self._fault is None and not self.ended:
             self._fault = fault
             self._scope.cancel(reason="session crashed")
 
@@ -99,5 +123,5 @@ class Incarnation:
             self.fatal = exc
         if self._fault is not None:
             self.error = self._fault
-        self.ended.set()
-        self.settled.set()
+        self.ended = True
+        self._tell()

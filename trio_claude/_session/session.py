@@ -8,12 +8,13 @@ import attrs
 import trio
 
 from .._errors import SessionCrashed, SessionRestarted, SessionTerminated, TrioClaudeError
-from .turn import Clear, Request, Turn
+from .turn import Clear, Turn
 
 if TYPE_CHECKING:
     from .._backends.base import Connection, Conversation
     from .inbox import Inbox
     from .incarnation import Incarnation
+    from .line import Taker
 
 
 @attrs.frozen
@@ -51,9 +52,7 @@ class Session:
                 if clear is None:
                     return
 
-    async def _serve(
-        self, line: trio.MemoryReceiveChannel[Request], conversation: Conversation
-    ) -> Clear | None:
+    async def _serve(self, line: Taker, conversation: Conversation) -> Clear | None:
         """Answer until somebody wants the conversation forgotten (that request), or the session
         is to finish (None)."""
         while True:

@@ -212,9 +212,12 @@ class SupervisorChild(Child):
         """Nobody waits for it, and its name is gone with the supervisor in it."""
 
 
+_MESSAGES = MessagesBackend()
+
+
 def _backend(spec: SessionSpec) -> BackendLike:
     if spec.backend is None or spec.backend == "messages":
-        return MessagesBackend()
+        return _MESSAGES
     if isinstance(spec.backend, str):
         raise ConfigurationError(
             "backend='cli' is not in this version yet; use 'messages' or a Backend of your own"

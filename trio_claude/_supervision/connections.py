@@ -38,7 +38,10 @@ class Shared:
         Raises:
           Exception: what it could not be opened for.
         """
-        await self._settled.wait()
+        if self._settled.is_set():
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._settled.wait()
         if self._error is not None:
             raise self._error
         assert self._connection is not None

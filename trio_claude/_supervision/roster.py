@@ -159,12 +159,12 @@ class Roster:
     def take_back(self, child: Child) -> None:
         """Undo a start whose caller was cancelled, whether it is under way or just done."""
         self._cut_start(child)
-        if child.status == "running" and self.children.get(child.id) is child:
+        if child.status == "running":
             child.terminates_waiting += 1
             self._boss.post(partial(self.terminate, child))
 
     def _cut_start(self, child: Child) -> None:
-        if child.incarnation is not None and not child.incarnation.settled.is_set():
+        if child.incarnation is not None and not child.incarnation.settled:
             child.incarnation.stop("terminate")
 
     # ---- starting -------------------------------------------------------------------------------
@@ -192,9 +192,9 @@ class Roster:
         except Exception as exc:
             return self._start_failed(child, exc)
         self._nursery.start_soon(self._live, child, incarnation)
-        await incarnation.settled.wait()
+        await incarnation.wait_settled()
         if incarnation.ready:
-            if not incarnation.ended.is_set():  # else its end has said already how it stands
+            if not incarnation.ended:  # else its end has said already how it stands
                 self._mark(child, "running")
             self._report(SessionReady, child)
             return None
@@ -246,7 +246,7 @@ class Roster:
 
     async def _exited(self, child: Child, incarnation: Incarnation) -> None:
         """A child has ended by itself (1.3), unless it was stopped, or never got up."""
-        if child.incarnation is not incarnation or not incarnation.ready:
+        if child.incarnation is not incarnation:
             return
         self._report_exit(child, incarnation)
         if is_restarted(child.spec.restart, crashed=incarnation.error is not None):
@@ -345,7 +345,7 @@ class Roster:
         incarnation = child.incarnation
         if incarnation is None:
             return
-        if incarnation.ended.is_set() and incarnation.intent is None:
+        if incarnation.ended and incarnation.intent is None:
             # It went down by itself just before: that end counts as this stop.
             child.incarnation = None
             if incarnation.ready:
@@ -356,8 +356,8 @@ class Roster:
             if incarnation.ready:
                 incarnation.finish()
                 with trio.move_on_after(grace):
-                    await incarnation.ended.wait()
-            if not incarnation.ended.is_set():
+                    await incarnation.wait_ended()
+            if not incarnation.ended:
                 incarnation.stop(intent)
                 await self._wait_ended(child, incarnation)
         finally:
@@ -367,9 +367,9 @@ class Roster:
 
     async def _wait_ended(self, child: Child, incarnation: Incarnation) -> None:
         """Nothing kills a task: wait as long as it takes, and say so."""
-        while not incarnation.ended.is_set():
+        while not incarnation.ended:
             with trio.move_on_after(_STUBBORN_SECONDS) as patience:
-                await incarnation.ended.wait()
+                await incarnation.wait_ended()
             if patience.cancelled_caught:
                 logger.warning(
                     "session %r was cancelled and has not ended in %g seconds: something in it "

@@ -177,7 +177,7 @@ class Supervisor:
     # ---- the door -------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        require_run(self._run, repr(self))
+        require_run(self._run, self)
         if self._control.ended:
             raise closed_error()
 
@@ -199,7 +199,7 @@ class Supervisor:
                     f"{child.called!r} asked its supervisor to stop it and wait for that, from "
                     "inside: it would wait for itself; call stop() of its handle instead"
                 )
-            if not child.incarnation.settled.is_set():
+            if not child.incarnation.settled:
                 raise UsageError(
                     f"{child.called!r} called its supervisor while that waits for it to start"
                 )

@@ -34,10 +34,10 @@ async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
     if handle.status == "stopped":
         raise inbox.gone()
     incarnation = inbox.incarnation
-    if incarnation is None or incarnation.ended.is_set():
+    if incarnation is None or incarnation.ended:
         raise UsageError(f"session {inbox.called!r} has ended, and is not up again yet")
     incarnation.crash(exc)
     if inbox.is_inside():
         await trio.lowlevel.checkpoint()
     else:
-        await incarnation.ended.wait()
+        await incarnation.wait_ended()
