@@ -302,7 +302,7 @@ def configure(**options: Unpack[Overrides]) -> None:
     """
     global _application
     _application = SessionOptions(**options)
-    _below.cache_clear()
+    _inherited.cache_clear()
 
 
 _VARIABLES = (
@@ -364,10 +364,16 @@ def merge(*layers: SessionOptions) -> SessionOptions:
 
 def session_options(*layers: SessionOptions) -> SessionOptions:
     """What holds for a session, below what its calls say: ``layers`` are its spec and its
-    supervisors' defaults, the application's, the environment's and the library's come behind."""
-    return merge(*layers, _below(*_said_by(os.environ)))
+    supervisors' defaults, what it inherits comes behind."""
+    return merge(*layers, inherited())
+
+
+def inherited() -> SessionOptions:
+    """What every session inherits from the application, the environment and the library; the same
+    object again for as long as nothing of that has changed."""
+    return _inherited(*_said_by(os.environ))
 
 
 @lru_cache(maxsize=1)  # asked for by every start, and hardly ever another than the last one's
-def _below(*variables: str) -> SessionOptions:
+def _inherited(*variables: str) -> SessionOptions:
     return merge(_application, _environment(*variables), LIBRARY_DEFAULTS)

@@ -10,7 +10,14 @@ import trio
 
 from .._backends.messages_api import MessagesBackend
 from .._errors import ConfigurationError
-from .._options import BackendLike, SessionOptions, SessionSpec, session_options
+from .._options import (
+    LIBRARY_DEFAULTS,
+    BackendLike,
+    SessionOptions,
+    SessionSpec,
+    inherited,
+    merge,
+)
 from .._session.handle import SessionHandle
 from .._session.inbox import Inbox, Status
 from .._session.incarnation import Incarnation
@@ -130,16 +137,22 @@ class SessionChild(Child):
     ) -> None:
         super().__init__(spec, id)
         self._options_given = spec
+        self._inherited: SessionOptions | None = None
         self._backend = _backend(spec)
         self._defaults = defaults
         self._connections = connections
         self._shared: Shared | None = None
         self._named = False
-        self.inbox = Inbox(spec.name, id, self._options())
+        self.inbox = Inbox(spec.name, id, LIBRARY_DEFAULTS)
+        self._inherit()
         self.handle = SessionHandle(self.inbox)
 
-    def _options(self) -> SessionOptions:
-        return session_options(self._options_given, *self._defaults)
+    def _inherit(self) -> None:
+        """Take what the application and the environment say now."""
+        inherited_now = inherited()
+        if inherited_now is not self._inherited:
+            self._inherited = inherited_now
+            self.inbox.options = merge(self._options_given, *self._defaults, inherited_now)
 
     @property
     def status(self) -> Status:
@@ -150,8 +163,8 @@ class SessionChild(Child):
 
     def _open(self) -> None:
         self.inbox.open()
-        if self.number > 1:  # what the application or the environment says may have changed
-            self.inbox.options = self._options()
+        if self.number > 1:
+            self._inherit()
         if self.spec.name is not None and not self._named:
             register_session(self.spec.name, self.handle)
             self._named = True

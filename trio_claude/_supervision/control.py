@@ -33,6 +33,7 @@ from .events import (
     SupervisorEvent,
     SupervisorStarted,
     SupervisorStopped,
+    is_heard,
     logger,
 )
 from .names import there_are
@@ -170,6 +171,10 @@ class Control:
     def post(self, message: Callable[[], Awaitable[None]]) -> None:
         """Have it done after all that is in the mailbox already; never blocks."""
         self._send.send_nowait(message)
+
+    def hears(self, kind: type[SupervisorEvent]) -> bool:
+        """Whether anybody would be told of an event of this kind."""
+        return is_heard(kind, self._on_event)
 
     def emit(self, event: SupervisorEvent) -> None:
         """Report; if that fails, so has the supervisor."""

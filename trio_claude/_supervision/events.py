@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
 logger = logging.getLogger("trio_claude")
 
@@ -114,3 +114,12 @@ def log_event(event: SupervisorEvent) -> None:
             logger.error("%sgives up: too many restarts, last of session %r", where, session)
         case _:
             logger.info("%s%r", where, event)
+
+
+def is_heard(kind: type[SupervisorEvent], on_event: Callable[[SupervisorEvent], None]) -> bool:
+    """Whether an event of this kind reaches anybody. To make two events that nobody wants would
+    be a twentieth of a session's start."""
+    return on_event is not log_event or kind not in _NO_TROUBLE or logger.isEnabledFor(logging.INFO)
+
+
+_NO_TROUBLE = (SessionStarting, SessionReady, RestartScheduled)

@@ -53,6 +53,7 @@ class Boss(Protocol):
     """What the children's ends may come to: the whole supervisor."""
 
     def post(self, message: Callable[[], Awaitable[None]]) -> None: ...
+    def hears(self, kind: type[SupervisorEvent]) -> bool: ...
     def emit(self, event: SupervisorEvent) -> None: ...
     def shut_down(self) -> None: ...
     def give_up(self, child: Child, too_many: str) -> None: ...
@@ -388,15 +389,16 @@ class Roster:
     # ---- bookkeeping ----------------------------------------------------------------------------
 
     def _report(self, kind: type[SessionEvent], child: Child, **details: object) -> None:
-        self._boss.emit(
-            kind(
-                supervisor=self._spec.name,
-                time=trio.current_time(),
-                session=child.called,
-                incarnation=child.number,
-                **details,
+        if self._boss.hears(kind):
+            self._boss.emit(
+                kind(
+                    supervisor=self._spec.name,
+                    time=trio.current_time(),
+                    session=child.called,
+                    incarnation=child.number,
+                    **details,
+                )
             )
-        )
 
     def count(self, kind: str | None = None, status: Status | None = None) -> int:
         """How many children are of this kind and in this state; costs the same for any number."""

@@ -19,7 +19,7 @@ Source: https://docs.claude.com/en/api/messages
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._errors import ConfigurationError
@@ -132,7 +132,7 @@ def _plain(value: object) -> Raw:
 # ---- the conversation ---------------------------------------------------------------------------
 
 
-def ask(history: list[Raw], prompt: str) -> list[Raw]:
+def ask(history: Sequence[Raw], prompt: str) -> list[Raw]:
     """The messages of a request that asks ``prompt`` after all that was said before."""
     unanswered = _unanswered(history[-1]["content"]) if history else []
     if not unanswered:
@@ -168,8 +168,8 @@ def carry_on(question: list[Raw], content: list[Raw]) -> list[Raw]:
 
 
 def remember(
-    history: list[Raw], question: list[Raw], content: list[Raw], stop_reason: str | None
-) -> list[Raw]:
+    history: Sequence[Raw], question: list[Raw], content: list[Raw], stop_reason: str | None
+) -> Sequence[Raw]:
     """The history after a turn that succeeded.
 
     Args:

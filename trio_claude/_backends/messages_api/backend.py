@@ -16,7 +16,7 @@ from .models import ModelNames
 from .turn import StreamedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ..._messages import Event
@@ -128,7 +128,7 @@ class MessagesConnection(Connection):
           ConfigurationError: there is no API key, or something cannot be sent.
         """
         # Most sessions of a supervisor have equal options, and these checks cost a tenth of a start.
-        if options != self._checked:
+        if options is not self._checked and options != self._checked:
             self.client.check_address(endpoint(options, ""))
             request_headers(options, self.user_agent)
             request_body([], options.model, options)
@@ -143,7 +143,7 @@ class MessagesConversation(Conversation):
     def __init__(self, connection: MessagesConnection) -> None:
         self._connection = connection
         self._session_id: str | None = None
-        self._history: list[Raw] = []
+        self._history: Sequence[Raw] = ()
 
     @asynccontextmanager
     async def turn(

@@ -34,6 +34,8 @@ from ..base import Answer
 from .attempts import Attempts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..._options import SessionOptions
     from .backend import MessagesBackend
     from .http_client import HTTPClient, Response
@@ -66,7 +68,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
       started: when it was asked, on Trio's clock.
     """
 
-    history: list[Raw]
+    history: Sequence[Raw]
     """The conversation so far; with this turn in it, once its result has been received."""
 
     def __init__(
@@ -78,7 +80,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         model: str | None,
         user_agent: str,
         session_id: str,
-        history: list[Raw],
+        history: Sequence[Raw],
         prompt: str,
         started: float,
     ) -> None:
