@@ -49,11 +49,14 @@ def take(sample: Sample, server: str, *, short: bool = False) -> Figures:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would change where requests go, or what they say."""
+    """Ours, without what would change where requests go or what they say, or have every import
+    compile."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.lower().endswith("_proxy") and not name.startswith("ANTHROPIC_")
+        if not name.lower().endswith("_proxy")
+        and not name.startswith("ANTHROPIC_")
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
 
 
