@@ -30,7 +30,7 @@ from .network import NetworkStream, until_hungry
 from .pools import Pools, core_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 # For closing a socket, which waits for nobody; a bound all the same.
 _CLOSE_SECONDS = 5.0
@@ -136,22 +136,23 @@ class Response:
         return data
 
     async def _fill(self, patience: float) -> None:
-        try:
-            with trio.fail_after(min(patience, self._idle_timeout)):
-                await self._network.fill()
-        except trio.TooSlowError:
+        # No fail_after: it is a generator more, on each packet.
+        with trio.move_on_after(min(patience, self._idle_timeout)) as scope:
+            await self._network.fill()
+        if scope.cancelled_caught:
             if patience < self._idle_timeout:
-                raise
+                raise trio.TooSlowError
             self._failure = cut_short(self.host, _SILENT)
         self._hungry = False
 
     async def _run(self) -> None:
         self._ended = True  # while it runs, nobody else may run it
         try:
-            with _translated(self.host, answering=True):
-                self._ended = await until_hungry(self._reading)
-        except APIError as exc:
-            self._failure = exc  # to be raised after the pieces that came before it
+            self._ended = await until_hungry(self._reading)
+        except _HTTPCORE_ERRORS as exc:
+            # To be raised after the pieces that came before it.
+            self._failure = cut_short(self.host, _why(exc))
+            self._failure.__cause__ = exc
         self._hungry = not self._ended
 
     async def receive_into(self, body: bytearray, max_size: int) -> None:
@@ -263,17 +264,21 @@ class HTTPClient:
         slot = object()  # not the task: another one may read on, or close
         await self._limiter.acquire_on_behalf_of(slot)
         try:
-            with (
-                _translated(host, answering=False),
-                trio.move_on_after(self._progress_timeout),
-            ):
+            with trio.move_on_after(self._progress_timeout):
                 response = await self._pools.pool(address).handle_async_request(request)
                 return Response(response, host, self._idle_timeout, self._limiter, slot)
             raise APIConnectionError(
                 f"no answer from {host}: it did not begin within the progress_timeout"
             )
-        except BaseException:
+        except BaseException as exc:
             self._limiter.release_on_behalf_of(slot)
+            if isinstance(exc, httpcore.LocalProtocolError):
+                # Not `from` it: it quotes the header that it refuses, which may be the key.
+                raise ConfigurationError(
+                    "extra_headers: a request with them cannot be sent"
+                ) from None
+            if isinstance(exc, _HTTPCORE_ERRORS):
+                raise APIConnectionError(f"no answer from {host}: {_why(exc)}") from exc
             raise
 
 
@@ -323,24 +328,9 @@ def _headers(response: httpcore.Response) -> dict[str, str]:
     return headers
 
 
-@contextlib.contextmanager
-def _translated(host: str, *, answering: bool) -> Iterator[None]:
-    """Turn httpcore's errors into ours.
-
-    Args:
-      host: whose fault it is, for the message.
-      answering: whether the answer has begun.
-    """
-    try:
-        yield
-    except httpcore.LocalProtocolError:
-        # Not `from` it: it quotes the header that it refuses, which may be the key.
-        raise ConfigurationError("extra_headers: a request with them cannot be sent") from None
-    except _HTTPCORE_ERRORS as exc:
-        why = _TIMEOUTS.get(type(exc)) or _first_words(exc) or type(exc).__name__
-        if answering:
-            raise cut_short(host, why) from exc
-        raise APIConnectionError(f"no answer from {host}: {why}") from exc
+def _why(exc: BaseException) -> str:
+    """What went wrong, in words."""
+    return _TIMEOUTS.get(type(exc)) or _first_words(exc) or type(exc).__name__
 
 
 def _first_words(exc: BaseException) -> str:
@@ -356,7 +346,7 @@ def _first_words(exc: BaseException) -> str:
 
 _SILENT = "nothing came for as long as the idle_timeout allows"
 
-_TIMEOUTS: dict[type[Exception], str] = {
+_TIMEOUTS: dict[type[BaseException], str] = {
     httpcore.ConnectTimeout: "it could not be connected to within the connect_timeout",
     httpcore.ReadTimeout: _SILENT,
     httpcore.WriteTimeout: "it took nothing for as long as the idle_timeout allows",
