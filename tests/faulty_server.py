@@ -119,7 +119,10 @@ async def _read_request(stream: trio.SocketStream, buffered: bytearray) -> Recei
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     length = int(headers.get("content-length", "0"))
     while len(rest) < length:
-        rest += await stream.receive_some()
+        more = await stream.receive_some()
+        if not more:
+            return None
+        rest += more
     buffered[:] = rest[length:]
     return Received(method, path, headers, json.loads(rest[:length] or b"null"))
 

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -204,7 +205,7 @@ def assistant(*content: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": list(content)}
 
 
-def remembered(*content: dict[str, Any], stop_reason: str = "end_turn") -> list[dict[str, Any]]:
+def remembered(*content: dict[str, Any], stop_reason: str = "end_turn") -> Sequence[dict[str, Any]]:
     """The history after one turn that was answered so."""
     return requests.remember([], requests.ask([], "Hi"), list(content), stop_reason)
 
@@ -426,6 +427,28 @@ def test_nothing_after_the_end() -> None:
     _events, decoder = decode(*payloads("a"))
     assert decoder.feed(ServerSentEvent("message", b"[DONE]")) == []
     assert decoder.finish([ServerSentEvent("message", b"{}")]) == []
+
+
+def test_a_message_as_far_as_it_came() -> None:
+    """Text and thoughts by their blocks' order; a tool's input is left out, and nothing is None."""
+    decoder = MessageDecoder("host")
+    assert decoder.partial() is None
+    tool = start(0, type="tool_use", id="t", name="f", input={})
+    *begun, _ = message(tool, delta("input_json_delta", partial_json='{"a": 1'))[:-1]
+    for payload in begun:
+        decoder.feed(as_sse(payload))
+    assert decoder.partial() is None
+    for payload in (
+        start(2, type="text", text="So "),
+        delta("text_delta", 2, text="far"),
+        start(1, type="thinking", thinking=""),
+        delta("thinking_delta", 1, thinking="hm"),
+    ):
+        decoder.feed(as_sse(payload))
+    partial = decoder.partial()
+    assert partial is not None
+    assert (ThinkingBlock("hm"), TextBlock("So far")) == partial.content
+    assert partial.model is not None
 
 
 def test_pings_are_nothing() -> None:

@@ -1293,7 +1293,9 @@ async def test_events_of_one_packet_let_a_cancellation_through() -> None:
 
 def pool_of(connection: MessagesConnection) -> tuple[int, int]:
     """How many requests httpcore's pool knows of, and how many of our slots are taken."""
-    return len(connection.client._pools._direct._requests), int(connection.client._limiter.borrowed_tokens)
+    return len(connection.client._pools._direct._requests), int(
+        connection.client._limiter.borrowed_tokens
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

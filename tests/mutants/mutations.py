@@ -854,7 +854,7 @@ MUTATIONS = (
     Mutation(
         "verdict-unshielded",
         _TURN,
-        "with trio.CancelScope(shield=isinstance(found, ResultMessage)):",
+        "with trio.CancelScope(shield=isinstance(self._found, ResultMessage)):",
         "with trio.CancelScope(shield=False):",
         "a turn is remembered if and only if its caller has the result",
     ),
@@ -876,8 +876,8 @@ MUTATIONS = (
     Mutation(
         "result-before-it-is-whole",
         _TURN,
-        "            if self._found is None:\n",
-        "            self.result = self._found\n            if self._found is None:\n",
+        "            result = self._result()\n",
+        "            result = self.result = self._result()\n",
         "a turn whose block fails after the result has failed",
     ),
     Mutation(

@@ -50,7 +50,7 @@ class Answer(ABC):
 
         Raises:
           trio.ClosedResourceError: the turn's block is being left, or has been; also meanwhile.
-          trio.EndOfChannel: the result was received before.
+          trio.EndOfChannel: there is nothing more, and there was no result.
           Exception: as from ``receive``.
         """
 

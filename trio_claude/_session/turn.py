@@ -172,21 +172,27 @@ class Turn(Request):
         self.end(error)
 
     async def _open(self, conversation: Conversation, options: SessionOptions) -> None:
+        result = None
         async with conversation.turn(self.prompt, options) as channel:
             self._answer = channel if isinstance(channel, Answer) else _Pump(channel)
             self._begun.set()
             with self._reading:
                 await self._answer.attend()
-            if isinstance(self._found, Exception):
-                raise self._found
-            if self._found is None:
-                raise StreamInterrupted("the answer ended without a result")
-            if self._found.is_error:
-                raise ResultError(
-                    f"the agent reported {self._found.subtype!r}: {self._found.result}",
-                    result=self._found,
-                )
-        self.result = self._found  # not reached where a block swallows what is raised in it
+            result = self._result()
+        self.result = result  # None where a block swallows what is raised in it
+
+    def _result(self) -> ResultMessage:
+        """What the reading ended with, or raise it."""
+        if isinstance(self._found, Exception):
+            raise self._found
+        if self._found is None:
+            raise StreamInterrupted("the answer ended without a result")
+        if self._found.is_error:
+            raise ResultError(
+                f"the agent reported {self._found.subtype!r}: {self._found.result}",
+                result=self._found,
+            )
+        return self._found
 
     def _failure(
         self, options: SessionOptions, error: QueryError | ConfigurationError | None
@@ -250,35 +256,34 @@ class Turn(Request):
         self._reader = trio.lowlevel.current_task()
         if not self._begun.is_set():
             await self._begun.wait()
-        if self.ended:
+        if not self.ended:
+            self.ready += await self._read()
+        if not self.ready:
             self.raise_error()
             raise trio.EndOfChannel
-        assert self._answer is not None
-        events: list[Event] = []
-        found: ResultMessage | Exception | None = None
-        try:
-            events = await self._answer.receive_some()
-        except trio.EndOfChannel:
-            pass
-        except Exception as exc:
-            found = exc
-        if events and isinstance(events[-1], ResultMessage):
-            found = events[-1]
-        if found is not None or not events:
-            await self._report(found)
-            self.raise_error()  # out here, so that its traceback begins with what happened
-        if not events:
-            raise trio.EndOfChannel
-        self.ready += events
 
-    async def _report(self, found: ResultMessage | Exception | None) -> None:
-        """Tell the session's side what reading ended with, and wait for the outcome."""
+    async def _read(self) -> list[Event]:
+        """The next events; none where reading is at an end, and the outcome is there."""
+        assert self._answer is not None
+        if not self._reading.cancel_called:  # else a reader came to the end, and was cancelled
+            try:
+                events = await self._answer.receive_some()
+            except trio.EndOfChannel:
+                pass
+            except Exception as exc:
+                self._found = exc
+            else:
+                last = events[-1] if events else None
+                if isinstance(last, ResultMessage):
+                    self._found = last
+                elif events and self._intent != "abandoned":
+                    return events
+            self._reading.cancel(reason="the answer has been read")
         # A result's is shielded, for the two sides agree here on whether the turn was one; and
         # bounded by the other side, which has nothing left to do but to leave the backend's block.
-        self._found = found
-        self._reading.cancel(reason="the answer has been read")
-        with trio.CancelScope(shield=isinstance(found, ResultMessage)):
+        with trio.CancelScope(shield=isinstance(self._found, ResultMessage)):
             await self.wait_ended()
+        return [] if self.result is None else [self.result]
 
     def raise_error(self) -> None:
         """Raise the outcome if it is an error, with what has come of the answer."""

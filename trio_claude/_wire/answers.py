@@ -78,9 +78,9 @@ class AnswerDecoder:
                     self.message.add_deltas(self._shape.kind, self._shape.index, texts)
                     events += self._shape.deltas(texts)
                     continue
-            end = data.index(_BLANK, start) + len(_BLANK)
-            self._feed_one(data[start:end], events)
-            start = end
+            event, blank, _ = data[start:].partition(_BLANK)
+            self._feed_one(event + blank, events)
+            start += len(event + blank)
 
     def _feed_one(self, data: str, events: list[Event]) -> None:
         """Take what is one event, as a rule, and see what shape it has."""

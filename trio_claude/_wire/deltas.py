@@ -87,7 +87,7 @@ def shape_of(event: str, delta: Delta) -> Shape | None:
     start += len(event[start:]) - len(event[start:].lstrip(" "))
     try:
         text, end = _decode_at(event, start)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(text, str):
         return None
@@ -113,4 +113,7 @@ def _shape(head: str, tail: str, name: str, index: int) -> Shape | None:
 def _payload(event: str) -> Any:
     data = event.encode()
     decoded = SSEDecoder(len(data)).feed(data)
-    return json.loads(decoded[0].data) if len(decoded) == 1 else None
+    try:
+        return json.loads(decoded[0].data) if len(decoded) == 1 else None
+    except (ValueError, RecursionError):  # half an event, whose beginning came before
+        return None

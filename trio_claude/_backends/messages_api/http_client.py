@@ -303,7 +303,12 @@ async def open_http_client(
     """
     try:
         pools = Pools(max_connections)
-    except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
+    except httpx.InvalidURL:  # not `from` it: it quotes what it takes for a port, a password maybe
+        raise ConfigurationError(
+            "the environment's proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used: one of "
+            "them is no address"
+        ) from None
+    except (ValueError, ImportError, OSError) as exc:
         raise ConfigurationError(
             "the environment's settings for HTTP (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
             f"SSL_CERT_FILE, SSL_CERT_DIR) cannot be used: {exc}"

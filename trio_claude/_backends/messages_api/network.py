@@ -39,19 +39,15 @@ def until_hungry(reading: Coroutine[Any, Any, None]) -> Generator[Any, Any, bool
 
     What else it waits for, such as a lock when it closes its connection, Trio gets to see.
     """
-    resume: Any = reading.send
     value: Any = None
     while True:
         try:
-            trap = resume(value)
+            trap = reading.send(value)
         except StopIteration:
             return True
         if trap is _HUNGRY:
             return False
-        try:
-            value, resume = (yield trap), reading.send
-        except BaseException as exc:  # such as Cancelled, which is the coroutine's to handle
-            value, resume = exc, reading.throw
+        value = yield trap
 
 
 @final
@@ -142,8 +138,8 @@ class NetworkStream(httpcore.AsyncNetworkStream):
         try:
             with _translated(httpcore.ConnectTimeout, httpcore.ConnectError, timeout):
                 await stream.do_handshake()
-        except Exception:
-            await self.aclose()
+        except BaseException:  # httpcore does not know the stream yet
+            await trio.aclose_forcefully(self._stream)
             raise
         return NetworkStream(stream)
 
@@ -167,5 +163,8 @@ def _translated(
             yield
     except trio.TooSlowError as exc:
         raise too_slow(exc) from exc
-    except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+    except (
+        *(trio.BrokenResourceError, trio.ClosedResourceError, OSError),
+        *(UnicodeError, OverflowError),  # a host or a port that no address can have
+    ) as exc:
         raise broken(exc) from exc

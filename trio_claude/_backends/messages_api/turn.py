@@ -218,9 +218,6 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         self._check_open()
         if self._ready:
             await trio.lowlevel.checkpoint()
-        elif self._ended:
-            await trio.lowlevel.checkpoint()
-            raise trio.EndOfChannel
         while not self._ready:
             if (response := self._readable()) is not None:
                 try:
