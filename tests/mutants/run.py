@@ -27,17 +27,8 @@ HERE = Path(__file__).parents[2]
 # Those that can see a mutation, in memory and on virtual time; quick ones first.
 TESTS = [
     *("policy", "roster", "supervisor", "opening", "control", "child", "connections", "handle"),
-    *(
-        "turn",
-        "line",
-        "names",
-        "spec",
-        "asking",
-        "context",
-        "info",
-        "events",
-        "claude_code_supervisor",
-    ),
+    *("turn", "lending", "line", "names", "spec", "asking", "context", "info", "events"),
+    "claude_code_supervisor",
 ]
 AT_ONCE = 2
 SECONDS_A_TEST = 15
