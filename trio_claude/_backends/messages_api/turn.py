@@ -142,8 +142,8 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
     async def receive(self) -> Event:
         """The next event.
 
-        Cancelling it while it waits for the service loses the turn: httpx closes a connection whose
-        reading is cancelled. An event that is already here is not lost.
+        Cancelling it while it waits may lose the turn, for it also sends requests; what a reader may
+        cancel is `receive_some`. An event that is already here is not lost.
 
         Raises:
           APIError: the turn failed.
