@@ -142,6 +142,11 @@ def test_deltas_have_a_shape(
             '"delta":{"type":"text_delta","text":"Hi"}}\n: "text":' + "[" * 100_000 + "\n\n",
             id="what is found is nested too deep to be read",
         ),
+        pytest.param(
+            'data: {"type":"content_block_delta","index":0,"note":"' + "x" * 1000 + '",'
+            '"delta":{"type":"text_delta","text":"Hi"}}\n\n',
+            id="more than is to be kept stands around it",
+        ),
     ],
 )
 def test_no_shape(event: str) -> None:

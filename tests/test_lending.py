@@ -37,25 +37,12 @@ from trio_claude import (
     open_supervisor,
 )
 from trio_claude._backends.base import Answer
-from trio_claude._wire import retries
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
 from . import faulty_server as faulty
 from .faulty_server import LAST_CHUNK, Exchange, FaultyServer, Script, chunk, good, head, refuses
 
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the servers of these tests directly, whatever the environment says."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pauses before retries too short to be noticed."""
-    monkeypatch.setattr(retries, "_FIRST_DELAY", 0.001)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def spec(server: FaultyServer, **options: Any) -> SessionSpec:

@@ -42,7 +42,6 @@ from trio_claude._messages import (
     Usage,
 )
 from trio_claude._options import SessionOptions
-from trio_claude._wire import retries
 from trio_claude._wire.requests import NO_RESULT
 from trio_claude.simulator import open_simulator
 
@@ -50,18 +49,7 @@ BACKEND = MessagesBackend()
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask the servers of these tests directly, whatever the environment says."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pauses before retries too short to be noticed."""
-    monkeypatch.setattr(retries, "_FIRST_DELAY", 0.001)
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def options(base_url: str, **changes: Any) -> SessionOptions:

@@ -78,9 +78,11 @@ class AnswerDecoder:
                     self.message.add_deltas(self._shape.kind, self._shape.index, texts)
                     events += self._shape.deltas(texts)
                     continue
-            event, blank, _ = data[start:].partition(_BLANK)
-            self._feed_one(event + blank, events)
-            start += len(event + blank)
+            end = data.find(_BLANK, start) + len(_BLANK)
+            if end < len(_BLANK):  # a blank line of three line feeds
+                end = len(data)
+            self._feed_one(data[start:end], events)
+            start = end
 
     def _feed_one(self, data: str, events: list[Event]) -> None:
         """Take what is one event, as a rule, and see what shape it has."""

@@ -37,6 +37,9 @@ FIELDS: dict[type, str] = {kind: name for name, kind in _KINDS.items()}
 # nothing is kept for that (the + behind each repetition).
 _STRING = r'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
 
+# So many characters of what is not a delta's text are kept; a service's are a tenth of that.
+_LONGEST = 1000
+
 _decode_at = json.JSONDecoder().raw_decode
 
 
@@ -89,9 +92,10 @@ def shape_of(event: str, delta: Delta) -> Shape | None:
         text, end = _decode_at(event, start)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(text, str):
+    head, tail = event[: start + 1], event[end - 1 :]
+    if not isinstance(text, str) or len(head) + len(tail) > _LONGEST:
         return None
-    return _shape(event[: start + 1], event[end - 1 :], name, delta.index)
+    return _shape(head, tail, name, delta.index)
 
 
 # Remembered, for one service writes all answers alike: a search is 0.3 ms, as long as 300 deltas.

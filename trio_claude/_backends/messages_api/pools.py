@@ -2,8 +2,8 @@
 
 These are the engine of an httpx client, set up as httpx sets it up, without the client around it. That
 one would keep cookies for sessions that have nothing to do with each other, merge settings that
-there are not, and cost as much again as the request (0.1 of 0.6 ms for a short turn). httpx itself is
-used for what it knows best: addresses, proxies, certificates.
+there are not, and cost a tenth of a short turn. httpx itself is used for what it knows best: addresses,
+proxies, certificates.
 """
 
 from __future__ import annotations
