@@ -69,6 +69,10 @@ def bench(session: nox.Session) -> None:
     """Measure us beside our peers; `-- --short` shows that it works, `-- --write docs/benchmarks`."""
     session.install("-e", ".", *group("bench"))  # no extra: they change what `import httpx` imports
     session.run("python", "-m", "tests.benchmarks.run", *session.posargs)
+    if "--short" in session.posargs:  # which writes nothing: draw what is written
+        picture = Path(session.create_tmp()).resolve() / "results.svg"
+        results = "docs/benchmarks/results.json"
+        session.run("python", "-m", "tests.benchmarks.plot", results, str(picture))
 
 
 @nox.session

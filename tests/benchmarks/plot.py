@@ -1,11 +1,15 @@
-"""The results as a picture: for each row, how much of its goal was used up."""
+"""The results as a picture: for each row, how much of its goal was used up.
+
+``python -m tests.benchmarks.plot RESULTS PICTURE`` draws that of a ``results.json`` again.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .results import Result
+from .results import Result, from_json
 
 _COLOURS = {"met": "#2f855a", "missed": "#c05621", "unclear": "#718096"}
 
@@ -41,3 +45,8 @@ def draw(results: Sequence[Result], file: Path) -> None:
         axes.set_xlabel("ratio / goal: left of the line it is met; thin lines: all rounds")
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    source, picture = map(Path, sys.argv[1:])
+    draw(from_json(source.read_text(encoding="utf-8"))[0], picture)
