@@ -108,7 +108,7 @@ class NetworkStream(httpcore.AsyncNetworkStream):
         """The next bytes, or ``b""`` at the end. No more than 32 KiB are asked for."""
         if not self._parked:
             with _translated(httpcore.ReadTimeout, httpcore.ReadError, timeout):
-                return bytes(await self._stream.receive_some(max_bytes))
+                return bytes(await self._stream.receive_some(min(max_bytes, READ_SIZE)))
         while self._came is None:
             await _pause()
         came, self._came = self._came, None
