@@ -95,6 +95,31 @@ async def test_a_block_that_swallows_what_is_raised_in_it() -> None:
             await session.query("Hi")
 
 
+async def test_the_reader_sets_the_pace() -> None:
+    """The backend is asked for one event more than was read, and for none beyond that."""
+    asked = 0
+
+    class Counting(trio.abc.ReceiveChannel[Event]):
+        async def receive(self) -> Event:
+            nonlocal asked
+            asked += 1
+            await trio.lowlevel.checkpoint()
+            return TextDelta(0, str(asked))
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[trio.abc.ReceiveChannel[Event]]:
+        yield Counting()
+
+    async with open_session(backend=_Odd(turn)) as session, session.stream("Hi") as events:
+        for read in range(4):
+            await trio.testing.wait_all_tasks_blocked()
+            assert asked == read + 1
+            assert TextDelta(0, str(read + 1)) == await events.receive()
+
+
 async def test_a_block_that_fails_after_the_result() -> None:
     """The caller never sees a result whose turn the backend could not end."""
 
