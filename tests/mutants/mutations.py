@@ -949,5 +949,5 @@ SHORT = (
     "stale-exits",
     "start-order",
     "block-swallows-cancelled",
-    "line-closed-with-its-taker",
+    "last-come-first-taken",
 )
