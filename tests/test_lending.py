@@ -37,6 +37,7 @@ from trio_claude import (
     open_supervisor,
 )
 from trio_claude._backends.base import Answer
+from trio_claude._backends.messages_api.network import READ_SIZE
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
 from . import faulty_server as faulty
@@ -382,7 +383,7 @@ async def test_a_reader_that_does_not_read(read_first: int) -> None:
         for _ in range(3):
             await stream.receive()
         await trio.testing.wait_all_tasks_blocked()
-        assert sum(len(text) for text in texts_of(list(stream._ready))) <= 64 * 1024
+        assert sum(len(text) for text in texts_of(list(stream._ready))) <= READ_SIZE
 
 
 async def test_two_readers_share_the_events() -> None:

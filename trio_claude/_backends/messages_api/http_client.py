@@ -27,13 +27,10 @@ from ..._errors import APIConnectionError, APIError, ConfigurationError
 from ..._wire.api_errors import cut_short
 from .gate import Gate
 from .network import NetworkStream, until_hungry
-from .pools import Pools, core_url
+from .pools import CLOSE_SECONDS, Pools, core_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-
-# For closing a socket, which waits for nobody; a bound all the same.
-_CLOSE_SECONDS = 5.0
 
 # For the last bytes of an answer of which all is known: they come at once, or it is not worth it.
 _DRAIN_SECONDS = 0.5
@@ -180,7 +177,7 @@ class Response:
             if not self._ended:
                 self._network.break_off()
                 with (
-                    trio.move_on_after(_CLOSE_SECONDS, shield=True),
+                    trio.move_on_after(CLOSE_SECONDS, shield=True),
                     contextlib.suppress(*_HTTPCORE_ERRORS),
                 ):
                     await until_hungry(self._reading)

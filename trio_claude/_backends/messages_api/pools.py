@@ -28,7 +28,7 @@ _KEPT_CONNECTIONS = 100
 _KEPT_SECONDS = 5.0
 
 # For closing a socket, which waits for nobody; a bound all the same.
-_CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
 
 
 @final
@@ -155,7 +155,7 @@ class _ProxyConnection(httpcore.AsyncConnectionInterface):
             response = await self._connection.handle_async_request(request)
         except BaseException:
             if not self._made:  # else another request may be in it
-                with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
                     await self._connection.aclose()
             raise
         self._made = True
