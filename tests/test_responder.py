@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_claude._responder import answer
+from trio_claude._responder import answer, last_prompt
 
 
 def user(content: object) -> dict[str, object]:
@@ -114,10 +114,78 @@ def test_the_last_block_is_the_prompt() -> None:
     assert answer([user(blocks)]).startswith("Your name is Ada.")
 
 
-def test_a_tool_result_is_read_like_a_prompt() -> None:
-    """The text of a tool's result is what the answer repeats."""
-    result = {"type": "tool_result", "content": [{"type": "text", "text": "12 degrees"}]}
-    assert 'You said: "12 degrees".' in answer([user("weather?"), user([result])])
+def test_what_a_tool_gave_back_is_repeated() -> None:
+    """The text of a tool's result is what the answer is about, and that it is an error."""
+    found = {"type": "tool_result", "content": [{"type": "text", "text": "12 degrees"}]}
+    failed = {"type": "tool_result", "content": "no such city", "is_error": True}
+    empty = {"type": "tool_result"}
+    reminder = {"type": "text", "text": "<system-reminder>Be careful</system-reminder>"}
+    said = answer([user("weather?"), assistant("x"), user([found, failed, empty, reminder])])
+    assert said == (
+        'I have read what you wrote. The tool gave back: "12 degrees". '
+        'The tool failed: "no such city". The tool gave back: "". '
+        "This is answer 2 of our conversation, and it comes from a simulator."
+    )
+
+
+def test_words_after_a_tool_result_are_the_prompt() -> None:
+    """Who speaks on while a tool's result is brought is answered; the result is known."""
+    result = {"type": "tool_result", "content": "My pet is Tom"}
+    question = {"type": "text", "text": "What's my pet?"}
+    assert answer([user([result, question])]).startswith("Your pet is Tom.")
+    assert answer([user([question, result])]).startswith("I have read what you wrote. The tool")
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "<system-reminder>\nMy name is Eve\n</system-reminder>",
+        "\n<local-command-stdout>My name is Eve</local-command-stdout>",
+        "<command-name>My name is Eve</command-name>",
+    ],
+)
+def test_the_remarks_of_a_program_are_not_the_users_words(remark: str) -> None:
+    """What a program adds in blocks of its own, before the prompt or after it, is not heard."""
+    block, name = {"type": "text", "text": remark}, {"type": "text", "text": "My name is Ada"}
+    asked = user([block, {"type": "text", "text": "What's my name?"}, block])
+    assert answer([user([block, name, block]), assistant("x"), asked]).startswith(
+        "Your name is Ada."
+    )
+    assert answer([asked]).startswith("I don't know your name.")
+    assert "There were no words in it." in answer([user(remark)])
+
+
+def test_a_message_to_the_system_is_not_the_users() -> None:
+    """What is put after the prompt with the role ``system`` is not the prompt."""
+    system = {"role": "system", "content": "My name is Eve"}
+    assert answer([user("What's my name?"), system]).startswith("I don't know your name.")
+
+
+USE = {"type": "tool_use", "id": "1", "name": "look", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "1", "content": "Hello"}
+REMARK = {"type": "text", "text": "<system-reminder>x</system-reminder>"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], ("", 0)),
+        ([user("a")], ("a", 0)),
+        ([user("a"), assistant("x"), user("b")], ("b", 0)),
+        ([user("a"), assistant([USE]), user([RESULT])], ("a", 1)),
+        ([user("a"), assistant([USE]), assistant([USE]), user([RESULT])], ("a", 1)),
+        ([user("a"), assistant([USE]), user([RESULT, REMARK]), assistant([USE])], ("a", 2)),
+        ([user([REMARK, {"type": "text", "text": "a"}]), {"role": "system"}], ("a", 0)),
+        ([user("a"), assistant([USE]), user([RESULT]), user("b")], ("b", 0)),
+        ([user("a"), assistant("x"), user([{"type": "image"}])], ("", 0)),
+        ([assistant("x")], ("", 1)),
+    ],
+)
+def test_the_last_prompt_and_the_answers_to_it(
+    messages: list[dict[str, object]], expected: tuple[str, int]
+) -> None:
+    """Results of tools and a program's remarks are no prompts; an image without words is one."""
+    assert last_prompt(messages) == expected
 
 
 @pytest.mark.parametrize("conversation", [[], [user([{"type": "image"}])], [user(None)]])

@@ -775,7 +775,9 @@ def test_the_public_names() -> None:
         "Responder",
         "SimulatedRequest",
         "Simulator",
+        "Step",
         "open_simulator",
+        "script",
     }
 
 

@@ -210,6 +210,58 @@ def test_a_bad_message_is_refused(messages: object, message: str) -> None:
     refused(body(messages=messages), message)
 
 
+def system(*content: object) -> Block:
+    """What the application says in between."""
+    return {"role": "system", "content": list(content)}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user(text()), {"role": "system", "content": "Be brief"}],
+        [user(text()), system(text()), assistant(text()), user(text()), system(text())],
+        [user(text()), system({"type": "tool_addition", "tool": {}})],
+        [user(text()), {"role": "system", "output_config": {"effort": "low"}}],
+        [user(text()), assistant(use()), user(result()), system(text())],
+        [user(text()), system(text()), assistant(use()), user(result())],
+    ],
+)
+def test_a_system_message_passes(messages: list[Block]) -> None:
+    """Newer models take one between what the user said and the answer, or at the end."""
+    check_create(body(model="claude-opus-4-8", messages=messages))
+    refused(body(model="claude-opus-4-7", messages=messages), 'messages: Unexpected role "system"')
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([system(text())], 'messages: first message must use the "user" role'),
+        (
+            [user(text()), system(text()), user(text())],
+            "messages.1: role 'system' must precede an 'assistant' message or end the array",
+        ),
+        (
+            [user(text()), assistant(text()), system(text())],
+            "messages.2: role 'system' must follow a 'user' message",
+        ),
+        (
+            [user(text()), assistant(use()), system(text()), assistant(text()), user(text())],
+            "messages.2: role 'system' must follow a 'user' message",
+        ),
+        ([user(text()), {"role": "system"}], "messages.1.content: Field required"),
+        ([user(text()), system({"type": "image"})], "messages.1.content.0: Input tag 'image'"),
+        ([user(text()), system(text(""))], "messages: text content blocks must be non-empty"),
+        (
+            [user(text()), assistant(use()), user(text()), system(text())],
+            "messages.1: `tool_use` ids were found without `tool_result` blocks",
+        ),
+    ],
+)
+def test_a_system_message_elsewhere_is_refused(messages: list[Block], message: str) -> None:
+    """It has its place, and says nothing but text."""
+    refused(body(model="claude-sonnet-5", messages=messages), message)
+
+
 @pytest.mark.parametrize(
     "signature",
     ["", signature_of("hm")[:-1], signature_of("well")],

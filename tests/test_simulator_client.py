@@ -335,6 +335,12 @@ async def test_the_service_s_own_checks_are_errors_for_the_client() -> None:
     async with served(api_key="sk-test") as (_, client):
         with pytest.raises(anthropic.BadRequestError, match='Unexpected role "system"'):
             await client.messages.create(model=MODEL, max_tokens=9, messages=[system, *HELLO])
+        newer = "claude-opus-5"
+        await client.messages.create(model=newer, max_tokens=9, messages=[*HELLO, system])
+        with pytest.raises(anthropic.BadRequestError, match="role 'system' must precede"):
+            await client.messages.create(
+                model=newer, max_tokens=9, messages=[*HELLO, system, *HELLO]
+            )
         with pytest.raises(anthropic.BadRequestError, match="toolu_1"):
             await client.messages.create(model=MODEL, max_tokens=9, messages=[*HELLO, use, *HELLO])
         with pytest.raises(anthropic.NotFoundError, match="model: claude-2"):

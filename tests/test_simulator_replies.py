@@ -183,6 +183,16 @@ def test_the_default_responder_hears_system_and_conversation() -> None:
         )
 
 
+def test_the_default_responder_hears_the_prompt_behind_a_programs_own() -> None:
+    """The claude program's bill, and its line about itself, are not the system prompt."""
+    own = ["x-anthropic-billing-header: cc_version=2;", "You are a Claude agent."]
+    for texts, heard in (([*own, "You are a poet."], "As a poet, I"), (own, "I"), (own[:1], "I")):
+        [block] = default_responder(body(system=[{"type": "text", "text": t} for t in texts]))
+        assert block["text"].startswith(f"{heard} have read what you wrote.")
+    [block] = default_responder(body(system=[]))
+    assert block["text"].startswith("I have read what you wrote.")
+
+
 @pytest.mark.parametrize(
     ("thinking", "thought"),
     [

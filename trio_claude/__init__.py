@@ -9,7 +9,18 @@ from ._backends.base import (
     Connection as Connection,
     Conversation as Conversation,
 )
+from ._backends.claude_cli import CLIBackend as CLIBackend
 from ._backends.messages_api import MessagesBackend as MessagesBackend
+from ._callbacks import (
+    CanUseTool as CanUseTool,
+    HookCallback as HookCallback,
+    HookEvent as HookEvent,
+    HookMatcher as HookMatcher,
+    PermissionResult as PermissionResult,
+    PermissionResultAllow as PermissionResultAllow,
+    PermissionResultDeny as PermissionResultDeny,
+    ToolPermissionContext as ToolPermissionContext,
+)
 from ._errors import (
     APIConnectionError as APIConnectionError,
     APIError as APIError,
@@ -17,13 +28,16 @@ from ._errors import (
     AuthenticationError as AuthenticationError,
     BadRequestError as BadRequestError,
     BillingError as BillingError,
+    CLINotFound as CLINotFound,
     ConfigurationError as ConfigurationError,
     ConflictError as ConflictError,
+    ControlError as ControlError,
     InternalServerError as InternalServerError,
     Interrupted as Interrupted,
     NotFoundError as NotFoundError,
     OverloadedError as OverloadedError,
     PermissionDeniedError as PermissionDeniedError,
+    ProcessError as ProcessError,
     ProtocolError as ProtocolError,
     QueryError as QueryError,
     QueryTimeout as QueryTimeout,

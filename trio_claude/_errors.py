@@ -4,6 +4,7 @@
 
     TrioClaudeError
     ├─ ConfigurationError(ValueError)
+    │  └─ CLINotFound
     ├─ UsageError(RuntimeError)
     ├─ SessionNotFound(LookupError) · SessionExists(ValueError)
     ├─ SessionBusy · TooManySessions
@@ -22,7 +23,8 @@
     ├─ SessionCrashed(trio.BrokenResourceError)
     ├─ SessionRestarted(trio.BrokenResourceError)
     ├─ SessionTerminated(trio.BrokenResourceError)
-    ├─ ProtocolError
+    ├─ ProcessError · ProtocolError
+    ├─ ControlError
     └─ SupervisorError
        └─ RestartIntensityExceeded
 
@@ -49,6 +51,10 @@ class TrioClaudeError(Exception):
 
 class ConfigurationError(TrioClaudeError, ValueError):
     """A bad option, or a missing API key. Your code is at fault; the message names the option."""
+
+
+class CLINotFound(ConfigurationError):
+    """There is no ``claude`` program where it was looked for. The message says how to install it."""
 
 
 class UsageError(TrioClaudeError, RuntimeError):
@@ -234,8 +240,32 @@ class SessionTerminated(_TurnLost):
     """The session is gone: terminated, finished, or its supervisor ended."""
 
 
+class ProcessError(TrioClaudeError):
+    """The ``claude`` program ended, or could not be started. It crashes the session."""
+
+    exit_code: int | None
+    """The exit code; negative for the signal that ended it; None while it has none."""
+
+    stderr: str
+    """The last lines that the program wrote to its standard error, 8 KiB at most."""
+
+    def __init__(
+        self, message: str = "", *, exit_code: int | None = None, stderr: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
 class ProtocolError(TrioClaudeError):
     """The other side sent what cannot be read. It crashes the session."""
+
+
+class ControlError(TrioClaudeError):
+    """The ``claude`` program refused what it was asked for by a handle's method, or didn't answer.
+
+    The session is fine.
+    """
 
 
 class SupervisorError(TrioClaudeError):

@@ -12,13 +12,14 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Unpack, get_args
 
 import attrs
 
+from ._cli_options import CLIOptions, CLIOverrides
 from ._errors import ConfigurationError
 from ._validation import (
+    as_tuple,
     checked,
     is_count,
     is_hashable,
@@ -34,9 +35,13 @@ from ._validation import (
     is_url,
     refuse_none,
     refuse_significant,
-    refuse_unknown,
+    set_options,
     show_options,
+    sparse,
 )
+
+Effort: TypeAlias = Literal["low", "medium", "high", "xhigh", "max"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 RestartType: TypeAlias = Literal["permanent", "transient", "temporary"]
 
@@ -55,14 +60,19 @@ def _is_backend(value: object) -> bool:
     return not isinstance(value, type) and callable(getattr(value, "connect", None))
 
 
-def _as_tuple(value: Sequence[str] | None) -> Sequence[str] | None:
-    return tuple(value) if isinstance(value, list) else value
+def _is_format(value: object) -> bool:
+    return (
+        is_mapping(value)
+        and isinstance(value, Mapping)
+        and value.get("type") == "json_schema"
+        and is_mapping(value.get("schema"))
+    )
 
 
 # ---- the options --------------------------------------------------------------------------------
 
 
-class Overrides(TypedDict, total=False):
+class Overrides(CLIOverrides, total=False):
     """The options by name and type, for calls that take them as keywords."""
 
     api_key: str | None
@@ -77,6 +87,8 @@ class Overrides(TypedDict, total=False):
     top_k: int | None
     stop_sequences: Sequence[str] | None
     thinking: Mapping[str, Any] | None
+    effort: Effort | None
+    output_format: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
     timeout: float | None
     max_retries: int | None
@@ -85,9 +97,12 @@ class Overrides(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
 
 
-@attrs.frozen(kw_only=True, repr=False)
-class SessionOptions:
+@sparse
+@attrs.frozen(kw_only=True, repr=False, slots=False)
+class SessionOptions(CLIOptions):
     """What may be said of a conversation; what is left out is inherited.
+
+    Not every option works on every backend; one that does not is refused when the session starts.
 
     Raises:
       ConfigurationError: an option is unknown or invalid; the message names it and says what is
@@ -98,8 +113,7 @@ class SessionOptions:
 
         def __init__(self, **options: Any) -> None:
             # Written by hand, so that a typo is a ConfigurationError with a hint.
-            refuse_unknown(type(self), options)
-            self.__attrs_init__(**options)
+            set_options(self, options)
 
     api_key: str | None = attrs.field(
         default=None,
@@ -123,10 +137,12 @@ class SessionOptions:
 
     model: str | None = attrs.field(default=None, validator=checked(is_name, "the name of a model"))
     """A model's name as the service knows it, or ``"opus"``, ``"sonnet"``, ``"haiku"`` for the
-    newest of that family. Else ``ANTHROPIC_MODEL``, else ``"sonnet"``."""
+    newest of that family. Else ``ANTHROPIC_MODEL``, else the backend's own: ``"sonnet"`` over the
+    Messages API."""
 
     system_prompt: str | None = attrs.field(default=None, validator=checked(is_text, "text"))
-    """What the model is told about its part. ``""`` is none."""
+    """What the model is told about its part; on the Claude CLI instead of what the agent itself
+    says. ``""`` is none."""
 
     append_system_prompt: str | None = attrs.field(default=None, validator=checked(is_text, "text"))
     """Added behind the system prompt, after an empty line."""
@@ -135,7 +151,7 @@ class SessionOptions:
         default=None,
         validator=checked(lambda value: is_count(value, 1), "a whole number of tokens, 1 or more"),
     )
-    """The longest answer, in tokens. Default 8192."""
+    """The longest answer, in tokens. Default: the backend's own, 8192 over the Messages API."""
 
     temperature: float | None = attrs.field(
         default=None,
@@ -160,7 +176,7 @@ class SessionOptions:
 
     stop_sequences: Sequence[str] | None = attrs.field(
         default=None,
-        converter=_as_tuple,
+        converter=as_tuple,
         validator=checked(is_strings, "a list of texts that are not empty"),
     )
     """Texts at which the answer ends."""
@@ -169,6 +185,20 @@ class SessionOptions:
         default=None, hash=False, validator=checked(is_mapping, "a mapping with text keys")
     )
     """Extended thinking, as the service takes it: ``{"type": "enabled", "budget_tokens": 2048}``."""
+
+    effort: Effort | None = attrs.field(
+        default=None,
+        validator=checked(lambda value: value in EFFORTS, f"one of {', '.join(EFFORTS)}"),
+    )
+    """How much the model thinks and writes. Else the service's own default."""
+
+    output_format: Mapping[str, Any] | None = attrs.field(
+        default=None,
+        hash=False,
+        validator=checked(_is_format, "{'type': 'json_schema', 'schema': {...}}"),
+    )
+    """The form of the answer: ``{"type": "json_schema", "schema": {...}}``. What was answered in
+    it is the result's ``structured_output``."""
 
     metadata: Mapping[str, Any] | None = attrs.field(
         default=None, hash=False, validator=checked(is_mapping, "a mapping with text keys")
@@ -187,7 +217,8 @@ class SessionOptions:
     max_retries: int | None = attrs.field(
         default=None, validator=checked(is_count, "a whole number, 0 or more")
     )
-    """How often a request is sent again that failed before anything was answered. Default 2."""
+    """How often a request is sent again that failed before anything was answered. Default: the
+    backend's own, 2 over the Messages API."""
 
     max_queue: float | None = attrs.field(
         default=None, validator=checked(is_queue, "a whole number, 0 or more, or math.inf")
@@ -212,6 +243,7 @@ class SessionOptions:
     ``{"service_tier": "standard_only"}``."""
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if self.api_key is not None and self.auth_token is not None:
             raise ConfigurationError(
                 "api_key and auth_token are two ways to say who you are: give one of them"
@@ -221,15 +253,15 @@ class SessionOptions:
         return show_options(self)
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@sparse
+@attrs.frozen(kw_only=True, repr=False, slots=False)
 class SessionSpec(SessionOptions):
     """One session for a supervisor to run: its options, and OTP's child specification."""
 
     if not TYPE_CHECKING:
 
         def __init__(self, **options: Any) -> None:
-            refuse_unknown(type(self), options)
-            self.__attrs_init__(**options)
+            set_options(self, options)
 
     name: Hashable | None = attrs.field(default=None, validator=checked(is_hashable, "hashable"))
     """Under which it is found from anywhere in the run: any hashable, a :class:`Global` or a
@@ -274,17 +306,22 @@ class SessionSpec(SessionOptions):
 
 # ---- the layers ---------------------------------------------------------------------------------
 
-LIBRARY_DEFAULTS = SessionOptions(
-    base_url=DEFAULT_BASE_URL,
-    model="sonnet",
-    max_tokens=8192,
-    timeout=300.0,
-    max_retries=2,
-    max_queue=math.inf,
-)
+# What a backend sends is the backend's own to say.
+LIBRARY_DEFAULTS = SessionOptions(timeout=300.0, max_queue=math.inf)
 
-_OPTION_NAMES = tuple(field.name for field in attrs.fields(SessionOptions))
-_option_values = attrgetter(*_OPTION_NAMES)
+EVERY_BACKEND = frozenset({"timeout", "max_queue"})
+"""The options that are the session's own."""
+
+OPTION_NAMES = tuple(field.name for field in attrs.fields(SessionOptions))
+
+# Of each of these groups, who gives one is not joined by another from a lower layer.
+_ONE_OPTION = (
+    ("api_key", "auth_token"),
+    ("can_use_tool", "permission_prompt_tool"),
+    ("resume", "continue_conversation"),
+)
+_NAMES = frozenset(OPTION_NAMES)
+_GROUP_OF = {name: group for group in _ONE_OPTION for name in group}
 
 # What the whole application is configured with. It is set before any run begins, so it can't
 # belong to one; it is only ever replaced whole.
@@ -342,24 +379,43 @@ def _environment(*values: str) -> SessionOptions:
 def merge(*layers: SessionOptions) -> SessionOptions:
     """What holds, where the earlier layers win over the later ones.
 
-    The key and the token count as one option: who gives one of them is not joined by the other
-    from a lower layer.
+    The key and the token count as one option, and so do other pairs that exclude each other: who
+    gives one of them is not joined by the other from a lower layer.
     """
-    values: list[Any] = [None] * len(_OPTION_NAMES)
-    key = token = None
+    values: dict[str, Any] = {}
     for layer in reversed(layers):
-        if layer.api_key is not None or layer.auth_token is not None:
-            key, token = layer.api_key, layer.auth_token
-        above = _option_values(layer)
-        values = [low if high is None else high for high, low in zip(above, values, strict=True)]
+        said = layer.__dict__
+        if type(layer) is not SessionOptions:  # a spec: of it only the options
+            said = {name: said[name] for name in said.keys() & _NAMES if said[name] is not None}
+        for name in said.keys() & _GROUP_OF.keys():
+            for other in _GROUP_OF[name]:
+                if other not in said:
+                    values.pop(other, None)
+        values.update(said)
     # Not checked again, for each value was where it was given: the checks cost as much as half of
     # a session's start.
     merged = SessionOptions.__new__(SessionOptions)
-    for name, value in zip(_OPTION_NAMES, values, strict=True):
-        object.__setattr__(merged, name, value)
-    object.__setattr__(merged, "api_key", key)
-    object.__setattr__(merged, "auth_token", token)
+    merged.__dict__.update(values)
     return merged
+
+
+def refuse_options(
+    options: SessionOptions, honoured: frozenset[str], here: str, elsewhere: str
+) -> None:
+    """Raise ConfigurationError for options that are set and not among those that a backend has.
+
+    Args:
+      options: already merged.
+      honoured: the names of those that it has.
+      here: how the backend is called.
+      elsewhere: how the one is chosen that has the others.
+    """
+    if not options.__dict__.keys() <= honoured:
+        names = [name for name in OPTION_NAMES if getattr(options, name) is not None]
+        others = [repr(name) for name in names if name not in honoured]
+        raise ConfigurationError(
+            f"{here} has no option {' or '.join(others)}; backend={elsewhere!r} has"
+        )
 
 
 def session_options(*layers: SessionOptions) -> SessionOptions:

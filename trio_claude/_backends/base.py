@@ -24,9 +24,10 @@ What a session relies on (:func:`trio_claude.testing.check_backend` shows it of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -84,6 +85,25 @@ class Conversation(ABC):
           QueryError: the turn failed, from entering, receiving or leaving; the conversation is
             as it was before.
         """
+
+
+class Controllable(ABC):
+    """What a conversation is besides, if it can be asked for more than turns while it runs."""
+
+    @abstractmethod
+    async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask for something beside the turns, also during one.
+
+        Args:
+          request: as the ``claude`` program takes it, with its ``subtype``.
+
+        Raises:
+          ControlError: it was refused, or not answered in time.
+        """
+
+    @abstractmethod
+    async def info(self) -> Mapping[str, Any]:
+        """What the other side says of itself."""
 
 
 class Connection(ABC):

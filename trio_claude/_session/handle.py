@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Unpack, final
+from typing import TYPE_CHECKING, Any, Unpack, final
 
 import trio
 
+from .._cli_options import PERMISSION_MODES, PermissionMode
+from .._errors import ConfigurationError
 from .._messages import ResultMessage
+from .._validation import is_name
 from .turn import ResponseStream, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncIterator, Hashable, Mapping
 
     from .._options import Overrides
     from .inbox import Inbox, Status
@@ -132,6 +135,78 @@ class SessionHandle:
                 await turn.wait_ended()
                 return
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def set_model(self, model: str | None) -> None:
+        """Let the agent use another model from now on, also in the turn in flight.
+
+        It holds until the conversation ends: after a restart or ``clear`` it is that of the spec.
+        For one turn there is ``query(..., model=...)``. Blocks until the program has answered; so
+        do the five methods below, of which all this holds:
+
+        Raises:
+          ConfigurationError: the argument is not valid.
+          ControlError: the program refused it, or didn't answer.
+          SessionTerminated: the session is stopped.
+          UsageError: the session's backend has no such thing, or called from another run.
+        """
+        if model is not None and not is_name(model):
+            raise ConfigurationError(f"model must be the name of a model or None, not {model!r}")
+        program = await self._inbox.program("set_model")
+        await program.control({"subtype": "set_model", "model": model})
+
+    async def set_permission_mode(self, mode: PermissionMode) -> None:
+        """Let other permissions hold from now on, also in the turn in flight.
+
+        It holds until the conversation ends. Errors are those of :meth:`set_model`.
+        """
+        if mode not in PERMISSION_MODES:
+            valid = ", ".join(PERMISSION_MODES)
+            raise ConfigurationError(f"mode must be one of {valid}, not {mode!r}")
+        program = await self._inbox.program("set_permission_mode")
+        await program.control({"subtype": "set_permission_mode", "mode": mode})
+
+    async def mcp_status(self) -> Mapping[str, Any]:
+        """Which MCP servers the agent has, and how they are, in the program's own words.
+
+        Errors are those of :meth:`set_model`.
+        """
+        program = await self._inbox.program("mcp_status")
+        return await program.control({"subtype": "mcp_status"})
+
+    async def server_info(self) -> Mapping[str, Any]:
+        """What the program said of itself when it was started: commands, agents, models, account.
+
+        Errors are those of :meth:`set_model`.
+        """
+        program = await self._inbox.program("server_info")
+        return await program.info()
+
+    async def context_usage(self) -> Mapping[str, Any]:
+        """How much of the model's context the conversation takes, in tokens, by what they are for.
+
+        Errors are those of :meth:`set_model`.
+        """
+        program = await self._inbox.program("context_usage")
+        return await program.control({"subtype": "get_context_usage"})
+
+    async def rewind_files(
+        self, user_message_id: str, *, dry_run: bool = False
+    ) -> Mapping[str, Any]:
+        """Put the files back that the agent has changed since a prompt; the talk stays as it is.
+
+        It needs the option ``enable_file_checkpointing``. Errors are those of :meth:`set_model`.
+
+        Args:
+          user_message_id: of the prompt: ``result.extra["user_message_uuid"]`` of its turn.
+          dry_run: only say what would be done.
+        """
+        if not is_name(user_message_id):
+            raise ConfigurationError(
+                f"user_message_id must be the id of a prompt, not {user_message_id!r}"
+            )
+        program = await self._inbox.program("rewind_files")
+        request = {"subtype": "rewind_files", "user_message_id": user_message_id}
+        return await program.control({**request, "dry_run": True} if dry_run else request)
 
     async def stop(self) -> None:
         """Ask the session to finish normally, and wait until this incarnation has ended.

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import attrs
 import trio
 
+from .._backends.base import Controllable
 from .._errors import (
     ConfigurationError,
     SessionBusy,
@@ -24,6 +26,7 @@ from .turn import Clear, Request, Turn
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
+    from .._backends.base import Conversation
     from .incarnation import Incarnation
 
 Status: TypeAlias = Literal["starting", "running", "restarting", "stopped"]
@@ -39,6 +42,8 @@ class Inbox:
         """What holds for the session, below what a call says."""
         self.status: Status = "starting"
         self.session_id: str | None = None
+        self.resumed = False
+        """Whether the conversation continues that of the incarnation before."""
         self.incarnation: Incarnation | None = None
         self.turn: Turn | None = None
         """The one in flight."""
@@ -47,6 +52,9 @@ class Inbox:
         self._cause: Exception | None = None
         self.lost: Request | None = None
         """What the last incarnation was at when it ended."""
+        self._last_id: str | None = None  # a conversation that has not been resumed yet
+        self._conversation: Conversation | None = None
+        self._change: trio.Event | None = None  # of the conversation; made when somebody waits
         self._closed = True
         self.open()
 
@@ -78,6 +86,7 @@ class Inbox:
         self._cause = cause
         self.session_id = None
         self._line.close()
+        self._tell()
 
     def raise_untold_crash(self) -> None:
         """Raise SessionCrashed if the last incarnation crashed, and no caller knows."""
@@ -93,6 +102,52 @@ class Inbox:
     def line(self) -> Taker:
         """The end from which one incarnation takes the requests; to be closed by it."""
         return Taker(self._line)
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The one that is open."""
+        return self._conversation
+
+    @conversation.setter
+    def conversation(self, conversation: Conversation | None) -> None:
+        self._conversation = conversation
+        self._tell()
+
+    def _tell(self) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            change.set()
+
+    def begin_conversation(self, *, afresh: bool) -> SessionOptions:
+        """The options that the next conversation is opened with.
+
+        Args:
+          afresh: it is to know of none before it.
+        """
+        options = self.options
+        self.resumed = False
+        self.session_id = None
+        if afresh:
+            self.forget_conversation()
+            if options.resume or options.continue_conversation:
+                options = attrs.evolve(
+                    options, resume=None, continue_conversation=None, fork_session=None
+                )
+        elif options.resume == "last":
+            # Once for each id that was confirmed: one that cannot be resumed, or that is crashed
+            # of, would be tried for ever.
+            self.session_id, self._last_id = self._last_id, None
+            self.resumed = self.session_id is not None
+            options = attrs.evolve(options, resume=self.session_id)
+        return options
+
+    def confirm(self, session_id: str | None) -> None:
+        """A turn of this conversation has succeeded."""
+        self.session_id = self._last_id = session_id
+
+    def forget_conversation(self) -> None:
+        """The next conversation is not to continue any."""
+        self._last_id = None
 
     # ---- the callers' side ----
 
@@ -174,6 +229,29 @@ class Inbox:
         error = SessionTerminated(f"{self} is stopped: {why}", name=self.called)
         error.__cause__ = self._cause
         return error
+
+    async def program(self, what: str) -> Controllable:
+        """The conversation that is open, or will be, if it can be asked for more than turns.
+
+        Args:
+          what: the handle's method that it is for.
+
+        Raises:
+          SessionTerminated: the session is stopped, or is being stopped meanwhile.
+          UsageError: it can't be asked for that.
+        """
+        self.check_call(waits=False)
+        while self._conversation is None:
+            if self._closed:
+                raise self.gone()
+            if self._change is None:
+                self._change = trio.Event()
+            await self._change.wait()
+        if not isinstance(self._conversation, Controllable):
+            raise UsageError(
+                f"{self} has no {what}: its backend has not; sessions with backend='cli' have it"
+            )
+        return self._conversation
 
     async def clear(self) -> None:
         """Put the request to forget the conversation in line, and wait until that is done."""

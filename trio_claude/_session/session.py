@@ -12,6 +12,7 @@ from .turn import Clear, Turn
 
 if TYPE_CHECKING:
     from .._backends.base import Connection, Conversation
+    from .._options import SessionOptions
     from .inbox import Inbox
     from .incarnation import Incarnation
     from .line import Taker
@@ -37,22 +38,27 @@ class Session:
             self.incarnation.on_finish(line.close)
             while True:
                 try:
-                    async with self.connection.open(self.inbox.options) as conversation:
-                        self.inbox.session_id = None
+                    options = self.inbox.begin_conversation(afresh=clear is not None)
+                    async with self.connection.open(options) as conversation:
+                        self.inbox.conversation = conversation
                         if clear is None:
                             self.incarnation.set_ready()
                         else:
                             clear.end(None)
-                        clear = await self._serve(line, conversation)
+                        clear = await self._serve(line, conversation, options)
                 except BaseException as exc:
                     if clear is not None and not clear.ended:
                         self.inbox.lost = clear
                         clear.end(self._lost(exc))
                     raise
+                finally:
+                    self.inbox.conversation = None
                 if clear is None:
                     return
 
-    async def _serve(self, line: Taker, conversation: Conversation) -> Clear | None:
+    async def _serve(
+        self, line: Taker, conversation: Conversation, options: SessionOptions
+    ) -> Clear | None:
         """Answer until somebody wants the conversation forgotten (that request), or the session
         is to finish (None)."""
         while True:
@@ -65,10 +71,10 @@ class Session:
                 return request
             self.inbox.turn = self.inbox.lost = request
             try:
-                await request.serve(conversation, self.inbox.options, self.inbox.called, self._lost)
+                await request.serve(conversation, options, self.inbox.called, self._lost)
                 self.inbox.lost = None
                 if request.result is not None:
-                    self.inbox.session_id = request.result.session_id
+                    self.inbox.confirm(request.result.session_id)
             finally:
                 self.inbox.turn = None
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
+from .._backends.claude_cli import CLIBackend
 from .._backends.messages_api import MessagesBackend
-from .._errors import ConfigurationError
 from .._options import (
     LIBRARY_DEFAULTS,
     BackendLike,
@@ -27,6 +27,7 @@ from .names import register_session, unregister_session
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
+    from .._backends.base import Backend
     from .connections import Connections, Shared
     from .spec import SupervisorSpec
 
@@ -100,6 +101,14 @@ class Child(ABC):
     def set_status(self, status: Status) -> None:
         """Say where it stands."""
 
+    @property
+    def resumed(self) -> bool:
+        """Whether this incarnation continues what the one before was at."""
+        return False
+
+    def forget_conversation(self) -> None:
+        """Let the next incarnation continue nothing."""
+
     @abstractmethod
     def _open(self) -> None: ...
 
@@ -171,6 +180,13 @@ class SessionChild(Child):
         if self._shared is None or self._shared.failed:
             self._shared = self._connections.use(self._backend)
 
+    @property
+    def resumed(self) -> bool:
+        return self.inbox.resumed
+
+    def forget_conversation(self) -> None:
+        self.inbox.forget_conversation()
+
     def begin(self) -> Incarnation:
         self.inbox.incarnation = super().begin()
         return self.inbox.incarnation
@@ -225,14 +241,10 @@ class SupervisorChild(Child):
         """Nobody waits for it, and its name is gone with the supervisor in it."""
 
 
-_MESSAGES = MessagesBackend()
+_BY_NAME: dict[object, Backend] = {"messages": MessagesBackend(), "cli": CLIBackend()}
 
 
 def _backend(spec: SessionSpec) -> BackendLike:
-    if spec.backend is None or spec.backend == "messages":
-        return _MESSAGES
-    if isinstance(spec.backend, str):
-        raise ConfigurationError(
-            "backend='cli' is not in this version yet; use 'messages' or a Backend of your own"
-        )
-    return spec.backend
+    if spec.backend is None:
+        return _BY_NAME["messages"]
+    return _BY_NAME[spec.backend] if isinstance(spec.backend, str) else spec.backend

@@ -69,6 +69,9 @@ class SessionStarting(SessionEvent):
 class SessionReady(SessionEvent):
     """It is up."""
 
+    resumed: bool = False
+    """Whether it continues the conversation that it had before it was restarted."""
+
 
 @attrs.frozen(kw_only=True)
 class SessionExited(SessionEvent):

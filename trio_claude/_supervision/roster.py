@@ -130,6 +130,7 @@ class Roster:
         self._mark_restarting(child)
         await self._stop(child, "restart", child.spec.shutdown)
         child.consecutive = 0
+        child.forget_conversation()
         error = await self._start(child)
         if error is None:
             child.restarts += 1
@@ -197,7 +198,7 @@ class Roster:
         if incarnation.ready:
             if not incarnation.ended:  # else its end has said already how it stands
                 self._mark(child, "running")
-            self._report(SessionReady, child)
+            self._report(SessionReady, child, resumed=child.resumed)
             return None
         child.incarnation = None
         if incarnation.intent is not None:

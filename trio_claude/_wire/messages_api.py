@@ -90,8 +90,11 @@ class MessageDecoder:
         if self.done:
             return []
         payload = self._payload(sse)
-        kind = payload.get("type", sse.event)
-        if kind == "ping":
+        return self.feed_payload(payload.get("type", sse.event), payload)
+
+    def feed_payload(self, kind: object, payload: Raw) -> list[Event]:
+        """As `feed`, for an event that has been decoded from JSON; ``kind`` is its type."""
+        if self.done or kind == "ping":
             return []
         self.heard += 1
         if kind == "content_block_delta":

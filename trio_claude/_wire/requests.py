@@ -108,16 +108,21 @@ def request_body(messages: list[Raw], model: str | None, options: SessionOptions
 def _json(body: Raw) -> bytes:
     try:
         try:
-            return _dumps(body, ascii_only=False).encode()
+            return dumps(body, ascii_only=False).encode()
         except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can say
-            return _dumps(body, ascii_only=True).encode()
+            return dumps(body, ascii_only=True).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigurationError(
             f"extra_body, thinking and metadata must be JSON, and this is not: {exc}"
         ) from exc
 
 
-def _dumps(body: Raw, *, ascii_only: bool) -> str:
+def dumps(body: object, *, ascii_only: bool) -> str:
+    """The JSON of it, which may also have mappings of other kinds than dict.
+
+    Raises:
+      TypeError, ValueError, RecursionError: it is no JSON.
+    """
     return json.dumps(
         body, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"), default=_plain
     )

@@ -7,4 +7,5 @@ from .app import Responder as Responder
 from .faults import Hold as Hold
 from .replies import Reply as Reply
 from .requests import SimulatedRequest as SimulatedRequest
+from .scripts import Step as Step, script as script
 from .server import Simulator as Simulator, open_simulator as open_simulator

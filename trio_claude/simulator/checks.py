@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from .._validation import is_count, is_number
+from . import models
 from .conversation import check_conversation, check_text
 from .errors import invalid
 
@@ -88,7 +89,7 @@ def check_create(body: Body, *, beta: bool = False) -> None:
         if body.get(name) is not None and not is_valid(body[name]):
             raise invalid(f"{name}: {wrong}")
     _check_thinking_budget(body)
-    check_conversation(body["messages"], answered=True)
+    _check_messages(body, answered=True)
 
 
 def check_count(body: Body, *, beta: bool = False) -> None:
@@ -96,7 +97,7 @@ def check_count(body: Body, *, beta: bool = False) -> None:
     if not beta:
         _check_fields(body, _COUNTED)
     _check_common(body)
-    check_conversation(body["messages"], answered=False)
+    _check_messages(body, answered=False)
 
 
 def _check_fields(body: Body, known: frozenset[str]) -> None:
@@ -115,6 +116,14 @@ def _check_common(body: Body) -> None:
     _check_tools(body.get("tools"))
     _check_thinking(body.get("thinking"))
     _check_tool_choice(body)
+
+
+def _check_messages(body: Body, *, answered: bool) -> None:
+    check_conversation(
+        body["messages"],
+        answered=answered,
+        system_messages=models.takes_system_messages(body["model"]),
+    )
 
 
 def _check_max_tokens(body: Body) -> None:

@@ -33,12 +33,23 @@ _BY_ROLE: Final[Mapping[str, Mapping[str, Mapping[str, type]]]] = {
         "redacted_thinking": {"data": str},
         "compaction": {},
     },
+    "system": {
+        "text": {"text": str},
+        "tool_addition": {"tool": dict},
+        "tool_removal": {"tool": dict},
+    },
 }
 _NOUNS: Final[Mapping[type, str]] = {str: "string", dict: "dictionary", list: "list"}
 
 
-def check_conversation(messages: object, *, answered: bool) -> None:
-    """Check the messages of a request; ``answered`` where it asks for an answer."""
+def check_conversation(messages: object, *, answered: bool, system_messages: bool) -> None:
+    """Check the messages of a request.
+
+    Args:
+        messages: what the body has under that name.
+        answered: whether it asks for an answer.
+        system_messages: whether the model takes messages with the role ``system``.
+    """
     if not isinstance(messages, list):
         raise invalid("messages: Input should be a valid list")
     if not messages:
@@ -46,11 +57,12 @@ def check_conversation(messages: object, *, answered: bool) -> None:
     if len(messages) > _MAX_MESSAGES:
         raise invalid(f"messages: at most {_MAX_MESSAGES} messages are allowed")
     for number, message in enumerate(messages):
-        _check_message(f"messages.{number}", message)
+        _check_message(f"messages.{number}", message, system_messages=system_messages)
     if messages[0]["role"] != "user":
         raise invalid('messages: first message must use the "user" role')
+    _check_system_places([message["role"] for message in messages])
     _check_tool_results(messages)
-    if answered and messages[-1]["role"] != "user":
+    if answered and messages[-1]["role"] == "assistant":
         raise invalid(
             "This model does not support assistant message prefill. "
             "The conversation must end with a user message."
@@ -67,17 +79,19 @@ def check_text(where: str, field: str, block: Block) -> None:
         raise invalid(f"{field}: text content blocks must contain non-whitespace text")
 
 
-def _check_message(where: str, message: object) -> None:
+def _check_message(where: str, message: object, *, system_messages: bool) -> None:
     if not isinstance(message, dict):
         raise invalid(f"{where}: Input should be a valid dictionary")
     role, content = message.get("role"), message.get("content")
-    if role == "system":
+    if role == "system" and not system_messages:
         raise invalid(
             'messages: Unexpected role "system". The Messages API accepts a top-level `system` '
             'parameter, not "system" as an input message role.'
         )
-    if role not in ("user", "assistant"):
+    if role not in ("user", "assistant", "system"):
         raise invalid(f"{where}.role: Input should be 'user' or 'assistant'")
+    if role == "system" and "content" not in message and message.get("output_config"):
+        return  # beta: nothing is said, only how much effort the next answer is worth
     if "content" not in message:
         raise invalid(f"{where}.content: Field required")
     if not isinstance(content, str | list):
@@ -136,6 +150,22 @@ def _check_result(where: str, content: object) -> None:
             check_text(inner, "messages", block)
 
 
+def _check_system_places(roles: Sequence[str]) -> None:
+    """A ``system`` message stands between what the user said and the answer to it."""
+    for number, (before, role, after) in enumerate(
+        zip(roles, roles[1:], [*roles[2:], None], strict=False), start=1
+    ):
+        if role != "system":
+            continue
+        if before != "user":
+            raise invalid(f"messages.{number}: role 'system' must follow a 'user' message")
+        if after not in {"assistant", None}:
+            raise invalid(
+                f"messages.{number}: role 'system' must precede an 'assistant' message or end the "
+                "array"
+            )
+
+
 def _check_tool_results(messages: Sequence[Mapping[str, Any]]) -> None:
     """Every ``tool_use`` is answered at the head of the next user turn, and nothing else is."""
     turns = _turns(messages)
@@ -168,9 +198,12 @@ def _check_tool_results(messages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, list[Block]]]:
-    """The messages with those of one role in a row merged: the first one's number, role, blocks."""
+    """What both sides said, with messages of one role in a row merged: the first one's number, the
+    role, the blocks."""
     turns: list[tuple[int, str, list[Block]]] = []
     for number, message in enumerate(messages):
+        if message["role"] == "system":
+            continue
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if turns and turns[-1][1] == message["role"]:

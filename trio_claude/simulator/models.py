@@ -57,6 +57,9 @@ MODELS: Final[Sequence[Model]] = (
     _model("claude-sonnet-4-5-20250929", "Claude Sonnet 4.5", "2025-09-29"),
 )
 
+# Claude Opus 4.8 was the first to take messages with the role "system".
+_SYSTEM_MESSAGES_SINCE: Final = "2026-05-12"
+
 _BY_NAME: Final = {name: model for model in MODELS for name in model.names}
 _DEFAULT_LIMIT = 20
 _MAX_LIMIT = 1000
@@ -68,6 +71,12 @@ def find(name: str) -> Model:
         return _BY_NAME[name]
     except KeyError:
         raise ApiError(404, f"model: {name}") from None
+
+
+def takes_system_messages(name: str) -> bool:
+    """Whether a conversation with that model may have messages with the role ``system``."""
+    model = _BY_NAME.get(name)
+    return model is not None and model.created_at >= _SYSTEM_MESSAGES_SINCE
 
 
 def page(query: Mapping[str, str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ Event = dict[str, Any]
 
 SIGNATURE_PREFIX: Final = "sim-"
 _WORDS = re.compile(r"\s*\S+|\s+\Z")
+_BILLING: Final = "x-anthropic-billing-header:"
 _PIECE = 12  # characters of tool input in one delta
 
 
@@ -44,7 +45,10 @@ def default_responder(body: Mapping[str, Any]) -> list[Block]:
     """Answer from the conversation, after a thought where thinking was asked for."""
     system = body.get("system")
     if isinstance(system, list):
-        system = "\n\n".join(block["text"] for block in system)
+        texts = [block["text"] for block in system]
+        # The claude program begins with a bill and with what it is; the prompt follows.
+        of_program = bool(texts) and texts[0].startswith(_BILLING)
+        system = "\n\n".join(texts[2:] if of_program else texts)
     blocks: list[Block] = [{"type": "text", "text": answer(body["messages"], system)}]
     thinking = body.get("thinking", {})
     if thinking.get("type") in {"enabled", "adaptive"}:

@@ -1,0 +1,214 @@
+"""Turns on the real program: one after the other, many at once, and left in the middle."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+
+from trio_claude import (
+    AuthenticationError,
+    Interrupted,
+    OverloadedError,
+    QueryTimeout,
+    ResultMessage,
+    SystemMessage,
+    TextDelta,
+    open_supervisor,
+)
+from trio_claude.simulator import Simulator, open_simulator, script
+from trio_claude.testing import check_backend
+
+from .support import (
+    ASK,
+    LEARN,
+    LEARN_IN_VAIN,
+    PATIENCE,
+    Claude,
+    conversations,
+    read_to_text,
+    use,
+)
+
+
+def expect_forgotten(simulator: Simulator) -> None:
+    """The last conversation that was sent has nothing of the turn that was not to be."""
+    said = str(conversations(simulator)[-1].body["messages"])
+    assert "Rebmuno" not in said
+    assert "interrupted" not in said
+
+
+async def test_two_turns_of_one_conversation(claude: Claude) -> None:
+    """The second one knows of the first, in the same process; what is streamed is the answer."""
+    async with claude.session() as (session, simulator):
+        assert session.session_id is None
+        told = await session.query(LEARN)
+        pid = (await session.server_info())["pid"]
+        async with session.stream(ASK) as stream:
+            events = [event async for event in stream]
+        assert pid == (await session.server_info())["pid"]
+        assert session.session_id == told.session_id
+    assert str(events[-1]).startswith("Your favorite language is Python.")
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == str(events[-1])
+    assert isinstance(events[0], SystemMessage)
+    assert (events[0].subtype, events[0].data["cwd"]) == ("init", str(claude.cwd))
+    assert [e for e in events if isinstance(e, ResultMessage)] == [events[-1]]
+    assert events[-1].session_id == told.session_id
+    assert len(conversations(simulator)) == 2
+
+
+async def test_three_sessions_at_once(claude: Claude) -> None:
+    """Each keeps to its own conversation, though all are answered at the same time."""
+    names = ("Ada", "Bob", "Eve")
+    said: dict[str, str] = {}
+    with trio.fail_after(PATIENCE):
+        async with open_simulator() as simulator:
+            specs = [claude.spec(simulator, name=name) for name in names]
+            async with open_supervisor(specs) as supervisor:
+
+                async def talk(name: str) -> None:
+                    session = supervisor.get_session(name)
+                    await session.query(f"My name is {name}")
+                    said[name] = str(await session.query("What's my name?"))
+
+                async with trio.open_nursery() as nursery:
+                    for name in names:
+                        nursery.start_soon(talk, name)
+    for name in names:
+        assert said[name].startswith(f"Your name is {name}.")
+
+
+async def test_an_answer_is_interrupted(claude: Claude) -> None:
+    """In mid-answer: its caller gets Interrupted, and the turn is not in the conversation."""
+    async with claude.session() as (session, simulator):
+        await session.query(LEARN)
+        pid = (await session.server_info())["pid"]
+        hold = simulator.hold_next()
+        with pytest.raises(Interrupted) as caught:
+            async with session.stream(LEARN_IN_VAIN) as stream:
+                await read_to_text(stream)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(session.interrupt)
+                    await read_to_the_end(stream)
+        await hold.ended.wait()  # the program has hung up
+        assert caught.value.partial is not None
+        assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
+        expect_forgotten(simulator)
+        assert pid == (await session.server_info())["pid"]
+
+
+async def read_to_the_end(stream: object) -> None:
+    """Read all that comes."""
+    async for _ in stream:  # type: ignore[attr-defined]
+        pass
+
+
+async def test_an_answer_that_has_not_begun_is_interrupted(claude: Claude) -> None:
+    """Before the program has said a word, in the very first turn of its conversation."""
+    async with claude.session() as (session, simulator):
+        hold = simulator.hold_next(after_events=0)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _ask() -> None:
+                with pytest.raises(Interrupted):
+                    await session.query(LEARN_IN_VAIN)
+
+            await hold.started.wait()
+            await session.interrupt()
+        assert str(await session.query(ASK)).startswith("I don't know your favorite language.")
+        expect_forgotten(simulator)
+
+
+async def test_a_stream_is_left_early(claude: Claude) -> None:
+    """The next answer is the next answer, and what was left is not in the conversation."""
+    async with claude.session() as (session, simulator):
+        await session.query(LEARN)
+        hold = simulator.hold_next()
+        async with session.stream(LEARN_IN_VAIN) as stream:
+            await read_to_text(stream)
+        await hold.ended.wait()
+        assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
+        expect_forgotten(simulator)
+
+
+async def test_a_stream_is_left_while_a_tool_runs(claude: Claude) -> None:
+    """The tool is stopped, and the session goes on; its process is gone, too."""
+    sleeping = claude.cwd / "sleeping"
+    answers = script({"Sleep": [[use("Bash", command=f"touch {sleeping}; sleep 1000")]]})
+    async with claude.session(answers, allowed_tools=["Bash"]) as (session, simulator):
+        async with session.stream("Sleep") as stream:
+            async for _ in stream:
+                if len(conversations(simulator)) == 1 and sleeping.exists():
+                    break
+        assert str(await session.query(ASK)).startswith("I don't know")
+
+
+async def test_a_turn_takes_too_long(claude: Claude) -> None:
+    """Its caller gets QueryTimeout, and the turn is not in the conversation."""
+    async with claude.session() as (session, simulator):
+        await session.query(LEARN)
+        simulator.hold_next()
+        with pytest.raises(QueryTimeout):
+            await session.query(LEARN_IN_VAIN, timeout=0.5)
+        assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
+        expect_forgotten(simulator)
+
+
+async def test_the_service_s_errors_are_the_same_as_over_http(claude: Claude) -> None:
+    """A turn that the service refuses raises what it would without the program between."""
+    async with claude.session() as (session, simulator):
+        await session.query(LEARN)
+        simulator.fail_next(529)
+        with pytest.raises(OverloadedError):
+            await session.query(LEARN_IN_VAIN)
+        simulator.fail_next(401)
+        with pytest.raises(AuthenticationError):
+            await session.query(LEARN_IN_VAIN)
+        assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
+        expect_forgotten(simulator)
+
+
+async def test_cost_and_usage_are_of_the_turn(claude: Claude) -> None:
+    """The program's running totals are taken apart; an interrupted turn counts for no other."""
+    # A thousand words each time, so that the prices of what is said are much alike.
+    async with claude.session(lambda _: "word " * 1000, model="haiku") as (session, simulator):
+        costs = []
+        for _ in range(3):
+            result = await session.query("Hello")
+            assert result.usage.output_tokens == 1000
+            costs.append(result.total_cost_usd)
+        assert all(cost is not None and cost > 0 for cost in costs)
+        assert max(costs) < 1.5 * min(costs)
+        simulator.hold_next()
+        async with session.stream("Hello") as stream:
+            await read_to_text(stream)
+        last = (await session.query("Hello")).total_cost_usd
+        assert last is not None
+        assert math.isclose(last, costs[-1], rel_tol=0.2)
+
+
+async def test_an_answer_in_the_form_that_was_asked_for(claude: Claude) -> None:
+    """With a JSON schema, the answer comes as a value that fits it."""
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    }
+    wrong, right = use("StructuredOutput", city=7), use("StructuredOutput", city="Rome")
+    async with claude.session(
+        script({"Where?": [[wrong], [right]]}),
+        output_format={"type": "json_schema", "schema": schema},
+    ) as (session, _):
+        result = await session.query("Where?")
+    assert result.structured_output == {"city": "Rome"}
+    assert result.num_turns == 3
+
+
+async def test_it_keeps_a_backend_s_promises(claude: Claude) -> None:
+    """All of those that `check_backend` knows, each with programs of its own."""
+    with trio.fail_after(2 * PATIENCE):
+        async with open_simulator() as simulator:
+            options = claude.spec(simulator)
+            await check_backend(claude.backend, options)

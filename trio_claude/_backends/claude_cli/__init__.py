@@ -1,0 +1,3 @@
+"""Turns on the ``claude`` program."""
+
+from .backend import CLIBackend as CLIBackend

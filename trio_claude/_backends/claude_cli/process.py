@@ -1,0 +1,154 @@
+"""The ``claude`` program as a process: how it is started, and that nothing of it is left.
+
+It is the first of a group of its own, so that a Ctrl-C at the terminal, which stops *this* program
+in its own order, doesn't reach it, and so that what it starts (shells, servers, whatever a tool
+leaves running) can be stopped with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ..._errors import ConfigurationError, ProcessError
+from . import guardian
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+# A process that was killed is gone within milliseconds, unless the system itself hangs.
+_REAP_SECONDS = 5.0
+
+_POLL_SECONDS = 0.01
+
+
+@final
+class Guard:
+    """Sees to it that groups of processes don't outlive this program. Made by `open_guard`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+
+    async def add(self, group: int) -> None:
+        """Have the group stopped if this program is killed."""
+        await self._tell(group)
+
+    async def remove(self, group: int) -> None:
+        """The group is gone."""
+        await self._tell(-group)
+
+    async def _tell(self, group: int) -> None:
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(b"%d\n" % group)
+
+
+@asynccontextmanager
+async def open_guard() -> AsyncIterator[Guard]:
+    """Start a guardian; it ends with the block, or when this program does."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-I", "-S", guardian.__file__],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield Guard(process)
+    finally:
+        with trio.CancelScope(shield=True):
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            with trio.move_on_after(_REAP_SECONDS):
+                await process.wait()
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def open_program(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | None,
+    guard: Guard,
+    close_timeout: float,
+) -> AsyncIterator[trio.Process]:
+    """Run the program for the length of a block, its three streams connected to us.
+
+    Leaving ends its input, and gives it ``close_timeout`` seconds to end, for it has a conversation
+    to save; then it is terminated, and has as long again; then it is killed. Who is left of its
+    group goes the last two steps, too. All of this is shielded from cancellation.
+
+    Raises:
+      ConfigurationError: ``cwd`` is no directory.
+      ProcessError: the program cannot be run.
+    """
+    if cwd is not None and not os.path.isdir(cwd):
+        raise ConfigurationError(f"cwd must be a directory that there is, not {cwd!r}")
+    try:
+        process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as exc:  # ValueError: a NUL character in an argument
+        raise ProcessError(f"cannot run {command[0]}: {exc}") from exc
+    try:
+        await guard.add(process.pid)
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            await _stop(process, close_timeout)
+            await guard.remove(process.pid)
+
+
+async def _stop(process: trio.Process, patience: float) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    assert process.stderr is not None
+    await process.stdin.aclose()
+    async with trio.open_nursery() as nursery:
+        # Who cannot write can't end: what it still has to say is read, by nobody.
+        for stream in (process.stdout, process.stderr):
+            nursery.start_soon(_drain, stream)
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                _signal_group(process.pid, number)
+            with trio.move_on_after(_REAP_SECONDS if number is signal.SIGKILL else patience):
+                await process.wait()
+                break
+        await _stop_group(process.pid, patience)
+        nursery.cancel_scope.cancel(reason="the program is gone")
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+
+
+async def _stop_group(group: int, patience: float) -> None:
+    """Stop who is left when the first of the group is gone."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not _signal_group(group, number):
+            return
+        with trio.move_on_after(_REAP_SECONDS if number is signal.SIGKILL else patience):
+            while _signal_group(group, 0):
+                await trio.sleep(_POLL_SECONDS)
+
+
+async def _drain(stream: trio.abc.ReceiveStream) -> None:
+    async for _ in stream:
+        pass
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was anybody to be told."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

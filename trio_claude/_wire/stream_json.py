@@ -1,0 +1,345 @@
+"""What is said to the ``claude`` program, and the lines of a turn that it answers with.
+
+Its protocol is a line of JSON for everything, both ways. An answer comes twice: as the Messages
+API's own stream events, for what is said while it is said, and as a line for each content block
+once that is whole. The events are decoded like those from HTTP, by the same decoder, so that a turn
+looks the same wherever it was answered; the lines count where there are no events: a subagent's
+messages, those that the program writes itself, and those of a program that streams nothing.
+
+Nothing that a line lacks, or has too much of, fails a turn: what is unknown passes through as an
+:class:`~trio_claude.UnknownMessage`. But whether a turn has ended, and how, is taken from its
+``result`` line alone, and only if that is the one of this turn's prompt; for results come that
+nobody asked for, and late ones.
+
+Source: the program's own help, and the lines that it was seen to write (2.1.330).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .._errors import APIError, QueryError, ResultError
+from .._messages import (
+    AssistantMessage,
+    ContentBlock,
+    Event,
+    ResultMessage,
+    SystemMessage,
+    TextBlock,
+    UnknownMessage,
+    UserMessage,
+)
+from .api_errors import status_error
+from .blocks import beyond, content_block, usage
+from .messages_api import MessageDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .jsonlines import JSONLine
+
+PROGRAM = "the claude program"
+
+_ENVELOPE = ("type", "message", "parent_tool_use_id", "session_id", "uuid")
+_MESSAGE = ("type", "role", "content", "model", "id", "stop_reason", "usage")
+_RESULT = (
+    "type",
+    "subtype",
+    "is_error",
+    "result",
+    "stop_reason",
+    "num_turns",
+    "session_id",
+    "usage",
+    "duration_ms",
+    "duration_api_ms",
+    "structured_output",
+)
+
+# ---- to the program -----------------------------------------------------------------------------
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """One line. ASCII, so that no text, however odd, is cut or refused on the way."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def prompt_line(prompt: str, prompt_id: str) -> bytes:
+    """A prompt, with the id by which its result names it."""
+    return encode(
+        {
+            "type": "user",
+            "message": {"role": "user", "content": prompt},
+            "parent_tool_use_id": None,
+            "session_id": "",
+            "uuid": prompt_id,
+        }
+    )
+
+
+def control_request(request_id: str, request: Mapping[str, Any]) -> bytes:
+    """A request beside the turn, such as to interrupt it."""
+    return encode({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def control_success(request_id: str, response: Mapping[str, Any]) -> bytes:
+    """The answer to a request of the program's."""
+    return _control_response(subtype="success", request_id=request_id, response=response)
+
+
+def control_error(request_id: str, error: str) -> bytes:
+    """The refusal of a request of the program's."""
+    return _control_response(subtype="error", request_id=request_id, error=error)
+
+
+def _control_response(**response: Any) -> bytes:
+    return encode({"type": "control_response", "response": response})
+
+
+# ---- from the program ---------------------------------------------------------------------------
+
+
+class CostLedger:
+    """What each turn cost, out of running totals.
+
+    The program counts from its start, or from further back where it resumes a conversation; newer
+    ones say what came since the last result too.
+    """
+
+    def __init__(self) -> None:
+        self._total = 0.0
+
+    def take(self, line: JSONLine) -> float | None:
+        """The US dollars since the last result, by this one; None where it doesn't say."""
+        before, total = self._total, _number(line.get("total_cost_usd"))
+        if total is not None:
+            self._total = total
+        models = line.get("model_usage_since_last_result")
+        if isinstance(models, dict):
+            costs = [model.get("costUSD") for model in models.values() if isinstance(model, dict)]
+            return sum(cost for cost in map(_number, costs) if cost is not None)
+        if total is None:
+            return None
+        return total - before if total >= before else total  # less: it counts from 0 again
+
+
+class TurnDecoder:
+    """Decodes the lines of one turn.
+
+    Args:
+      prompt_id: the id of the prompt that it answers.
+      costs: of the conversation.
+    """
+
+    result: ResultMessage | None
+    """How it ended, once it has."""
+
+    failure: QueryError | None
+    """What the turn failed of, if the result is an error."""
+
+    last_id: str | None
+    """The id of the last message of the model, by which the program finds the turn's end."""
+
+    def __init__(self, prompt_id: str, costs: CostLedger) -> None:
+        self.result = None
+        self.failure = None
+        self.last_id = None
+        self._prompt_id = prompt_id
+        self._costs = costs
+        self._held: list[Event] | None = []  # what comes before the init
+        self._streamed: MessageDecoder | None = None
+        self._streamed_id: object = None
+        self._lines: list[AssistantMessage] = []  # the same message, as lines
+        self._given: set[object] = set()  # ids of messages that were given whole
+        self._last: AssistantMessage | None = None
+
+    def feed(self, line: JSONLine, events: list[Event]) -> None:
+        """Take the next line, and append the events that it is."""
+        if self.result is not None:
+            return
+        match line:
+            case {
+                "type": "stream_event",
+                "event": {
+                    "type": "content_block_delta",
+                    "delta": {"type": "text_delta" | "thinking_delta" | "input_json_delta"},
+                } as event,
+                "parent_tool_use_id": None,
+            } if self._streamed is not None and self._held is None:
+                self._stream_event(self._streamed, event, line, events)
+            case {"type": "stream_event", "event": {"type": str(kind)} as event} if (
+                line.get("parent_tool_use_id") is None
+            ):
+                self._release(events)
+                if kind == "message_start":
+                    self._begin(event)
+                if self._streamed is None:
+                    events.append(UnknownMessage(line))
+                else:
+                    self._stream_event(self._streamed, event, line, events)
+            case {"type": "system", "subtype": str(subtype)}:
+                self._system(SystemMessage(subtype, line), events)
+            case {"type": "assistant", "message": dict(message)}:
+                self._release(events)
+                self._assistant(_assistant_message(line, message), line, events)
+            case {"type": "user", "message": dict(message)}:
+                self._release(events)
+                events.append(
+                    UserMessage(
+                        _content(message.get("content")),
+                        parent_tool_use_id=_text(line.get("parent_tool_use_id")),
+                        extra=beyond(line, *_ENVELOPE),
+                    )
+                )
+            case {"type": "result"} if self._is_ours(line):
+                self._release(events)
+                self._end(line, events)
+            case _:
+                (events if self._held is None else self._held).append(UnknownMessage(line))
+
+    def partial(self) -> AssistantMessage | None:
+        """What has come so far of the last message, without tools' input; None: nothing."""
+        return (self._streamed and self._streamed.partial()) or self._last
+
+    # ---- each kind of line ----
+
+    def _system(self, message: SystemMessage, events: list[Event]) -> None:
+        if self._held is None:
+            events.append(message)
+        elif message.subtype == "init":
+            events.append(message)
+            self._release(events)
+        else:
+            self._held.append(message)
+
+    def _release(self, events: list[Event]) -> None:
+        if self._held is not None:
+            events += self._held
+            self._held = None
+
+    def _begin(self, event: JSONLine) -> None:
+        # The one before, if it has no end, was given up: the program asks again by itself.
+        self._streamed = MessageDecoder(PROGRAM)
+        message = event.get("message")
+        self._streamed_id = message.get("id") if isinstance(message, dict) else None
+        self._lines = []
+
+    def _stream_event(
+        self, decoder: MessageDecoder, event: JSONLine, line: JSONLine, events: list[Event]
+    ) -> None:
+        try:
+            decoded = decoder.feed_payload(event["type"], event)
+        except APIError:
+            # The lines will have what the events have not.
+            events.append(UnknownMessage(line))
+            self._streamed = None
+            for message in self._lines:
+                self._whole(message, events)
+            return
+        if decoder.done:
+            self._whole(decoder.message, events)
+            self._given.add(self._streamed_id)
+            self._streamed = None
+        else:
+            events += decoded
+
+    def _assistant(self, message: AssistantMessage, line: JSONLine, events: list[Event]) -> None:
+        if message.parent_tool_use_id is not None:
+            events.append(message)
+            return
+        self.last_id = _text(line.get("uuid")) or self.last_id
+        if message.id is not None and message.id in self._given:
+            return
+        if self._streamed is not None and message.id == self._streamed_id:
+            self._lines.append(message)
+            return
+        self._whole(message, events)
+
+    def _whole(self, message: AssistantMessage, events: list[Event]) -> None:
+        self._last = message
+        events.append(message)
+
+    # ---- the end ----
+
+    def _is_ours(self, line: JSONLine) -> bool:
+        answered = line.get("user_message_uuids") or [line.get("user_message_uuid")]
+        if isinstance(answered, list) and answered != [None]:
+            return self._prompt_id in answered
+        origin = line.get("origin")
+        return not isinstance(origin, dict) or origin.get("kind") in (None, "human")
+
+    def _end(self, line: JSONLine, events: list[Event]) -> None:
+        subtype = _text(line.get("subtype")) or "success"
+        is_error = line.get("is_error")
+        counts = line.get("usage")
+        said = line.get("result")
+        if not isinstance(said, str):
+            said = "" if self._last is None else self._last.text
+        self.result = result = ResultMessage(
+            said,
+            subtype=subtype,
+            is_error=is_error if isinstance(is_error, bool) else subtype != "success",
+            stop_reason=_text(line.get("stop_reason")),
+            num_turns=_count(line.get("num_turns"), 1),
+            session_id=_text(line.get("session_id")),
+            usage=usage(counts if isinstance(counts, dict) else {}),
+            total_cost_usd=self._costs.take(line),
+            duration_ms=_count(line.get("duration_ms"), 0),
+            duration_api_ms=_count(line.get("duration_api_ms"), 0),
+            structured_output=line.get("structured_output"),
+            extra={"user_message_uuid": self._prompt_id, **beyond(line, *_RESULT)},
+        )
+        if result.is_error:
+            self.failure = _failure(result, line)
+        else:
+            events.append(result)
+
+
+def _failure(result: ResultMessage, line: JSONLine) -> QueryError:
+    """What a turn failed of whose result is an error.
+
+    An API's refusal is reported with the subtype "success", and its status beside it.
+    """
+    status = line.get("api_error_status")
+    if type(status) is int and status >= 300:
+        body = result.result.encode("utf-8", "replace")
+        return status_error("the service that the claude program asks", status, {}, body, now=0.0)
+    errors = line.get("errors")
+    said = result.result or "; ".join(
+        error for error in (errors if isinstance(errors, list) else ()) if isinstance(error, str)
+    )
+    reason = _text(line.get("terminal_reason")) or result.subtype
+    return ResultError(f"the agent reported {reason!r}: {said or 'it says no more'}", result=result)
+
+
+def _assistant_message(line: JSONLine, message: JSONLine) -> AssistantMessage:
+    counts = message.get("usage")
+    return AssistantMessage(
+        _content(message.get("content")),
+        model=_text(message.get("model")),
+        id=_text(message.get("id")),
+        stop_reason=_text(message.get("stop_reason")),
+        usage=usage(counts) if isinstance(counts, dict) else None,
+        parent_tool_use_id=_text(line.get("parent_tool_use_id")),
+        extra={**beyond(message, *_MESSAGE), **beyond(line, *_ENVELOPE)},
+    )
+
+
+def _content(value: object) -> tuple[ContentBlock, ...]:
+    if isinstance(value, str):
+        return (TextBlock(value),)
+    blocks = value if isinstance(value, list) else ()
+    return tuple(content_block(block) for block in blocks if isinstance(block, dict))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _count(value: object, otherwise: int) -> int:
+    return round(value) if isinstance(value, int | float) else otherwise
