@@ -58,6 +58,13 @@ def tests_all(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_cli(session: nox.Session) -> None:
+    """Run the tests that need the real claude program; the simulator answers it."""
+    session.install("-e", ".[demo,mcp]", *group("claude"))
+    session.run("pytest", "tests/claude_program", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Show that the tests notice faults put into a copy; `-- --short` for a few, or their names."""
     session.install("-e", ".[demo]", *group("tests"))

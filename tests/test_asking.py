@@ -33,7 +33,7 @@ async def test_a_question(by_name: bool) -> None:
         answer = await trio_claude.query(target, "What is my name?", model="opus")
 
         assert str(answer).startswith("Your name is Ada.")
-        assert [turn.options.model for turn in backend.turns] == ["sonnet", "opus"]
+        assert [turn.options.model for turn in backend.turns] == [None, "opus"]
 
 
 @pytest.mark.parametrize("by_name", [True, False])

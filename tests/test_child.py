@@ -8,6 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import trio_claude
 from trio_claude import (
+    CLIBackend,
     ConfigurationError,
     MessagesBackend,
     SessionExists,
@@ -28,7 +29,7 @@ from .support import nothing_left, spec
 
 
 async def test_the_backend_of_a_session() -> None:
-    """One of the user's own, or the Messages API by default and by name; sessions share that."""
+    """One of the user's own, or one by name, by default the Messages API; sessions share them."""
     async with trio.open_nursery() as nursery:
         connections = Connections(nursery, lambda _: None)
 
@@ -39,17 +40,7 @@ async def test_the_backend_of_a_session() -> None:
         assert backend(SessionSpec(backend=mine)) is mine
         assert backend(SessionSpec()) == backend(SessionSpec(backend="messages"))
         assert isinstance(backend(SessionSpec()), MessagesBackend)
-
-
-async def test_a_backend_that_is_not_there_yet() -> None:
-    """It is refused before anything is started, and the message says what there is."""
-    with pytest.raises(ConfigurationError, match="backend='cli' is not in this version yet"):
-        async with open_supervisor([SessionSpec(backend="cli")]):
-            raise AssertionError("it must not open")
-    async with open_supervisor() as supervisor:
-        with pytest.raises(ConfigurationError, match="use 'messages' or a Backend of your own"):
-            await supervisor.start_session(SessionSpec(backend="cli"))
-        assert supervisor.list_sessions() == ()
+        assert CLIBackend() == backend(SessionSpec(backend="cli"))
 
 
 async def test_how_a_child_is_called() -> None:
@@ -85,8 +76,8 @@ async def test_options_are_read_at_each_start(monkeypatch: pytest.MonkeyPatch) -
     assert [
         (t.options.model, t.options.temperature, t.options.max_tokens) for t in backend.turns
     ] == [
-        ("sonnet", None, 7),
-        ("sonnet", None, 7),
+        (None, None, 7),
+        (None, None, 7),
         ("opus", 0.5, 7),
     ]
 

@@ -1,6 +1,7 @@
 """Every example of the README and the docs, run; and what the docs list, compared with the package.
 
-A page is run from top to bottom, with a simulator on a real socket that the environment names:
+A page is run from top to bottom, with a simulator on a real socket that the environment names, and
+with the stand-in of ``tests/claude`` as the program ``claude`` in PATH:
 
 * a ``python`` block is run in one namespace with the others of its page, and may ``await``;
 * one that calls ``trio.run`` is a program, and is run by an interpreter of its own; so is a file
@@ -8,7 +9,9 @@ A page is run from top to bottom, with a simulator on a real socket that the env
 * a ``text`` block right after one of these is what that printed, where ``...`` stands for anything;
 * what an example needs and a reader does not want to see stands before it, in a comment that begins
   with ``<!-- test:``. It has the `simulator`, and `enter`, which enters an asynchronous context
-  manager for the rest of the page.
+  manager for the rest of the page; `claude`, which writes the program anew, with what it is to do
+  by itself, and `fault`, which says what that is;
+* the folder in which all of it runs is empty, and the home, too.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
+import functools
 import importlib
 import inspect
 import io
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -31,6 +36,7 @@ import pytest
 import trio
 
 import trio_claude
+from tests.claude.support import fault, scripted_claude
 from trio_claude._app.cli import command
 from trio_claude.simulator import Simulator, open_simulator
 
@@ -185,31 +191,40 @@ async def run_program(*arguments: str | Path, cwd: Path) -> str:
     return done.stdout.decode()
 
 
+def write_claude(home: Path, *script: dict[str, Any], **how: Any) -> None:
+    """Write the program, and let it count its starts from 1."""
+    scripted_claude(home, *script, **how)
+    (home / "claude.log").unlink(missing_ok=True)
+
+
 def is_shown(shown: str, printed: str) -> bool:
     """Whether a page shows what was printed; space at the end of a line does not count."""
     shown, printed = (re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) for text in (shown, printed))
     return doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
 
 
-async def run_page(path: Path, page: str, simulator: Simulator, empty: Path) -> int:
+async def run_page(path: Path, page: str, simulator: Simulator, home: Path) -> int:
     """Run the examples of a page; how many of its outputs were compared."""
     compared = 0
+    write_claude(home)
     async with contextlib.AsyncExitStack() as stack:
         namespace: dict[str, Any] = {
             "__name__": "page",
+            "claude": functools.partial(write_claude, home),
             "enter": stack.enter_async_context,
+            "fault": fault,
             "simulator": simulator,
         }
         for example in examples_of(page):
             if example.kind == "block":
                 printed = await run_block(path, example, namespace)
             elif example.kind == "program":
-                printed = await run_program("-c", example.source, cwd=empty)
+                printed = await run_program("-c", example.source, cwd=home)
             else:
                 file = path.parent / example.source
                 pytest_first = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
                 how = pytest_first if file.name.startswith("test_") else ()
-                printed = await run_program(*how, file, cwd=ROOT if how else empty)
+                printed = await run_program(*how, file, cwd=ROOT if how else home)
             if example.prints is not None:
                 compared += 1
                 if not is_shown(example.prints, printed):
@@ -218,11 +233,14 @@ async def run_page(path: Path, page: str, simulator: Simulator, empty: Path) -> 
 
 
 @pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
-    """A simulator that the environment names, as a newcomer's shell does."""
+async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Simulator]:
+    """A simulator and a program that the environment names, as a newcomer's shell does."""
     for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_MODEL", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     async with open_simulator(api_key="simulated") as simulator:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", simulator.base_url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "simulated")

@@ -11,6 +11,7 @@ import trio_claude
 from trio_claude import (
     APIStatusError,
     AssistantMessage,
+    ProcessError,
     QueryError,
     RestartIntensityExceeded,
     ResultError,
@@ -52,7 +53,10 @@ TREE: dict[str, tuple[type | str, ...]] = {
     "SessionCrashed": ("TrioClaudeError", trio.BrokenResourceError),
     "SessionRestarted": ("TrioClaudeError", trio.BrokenResourceError),
     "SessionTerminated": ("TrioClaudeError", trio.BrokenResourceError),
+    "CLINotFound": ("ConfigurationError",),
+    "ProcessError": ("TrioClaudeError",),
     "ProtocolError": ("TrioClaudeError",),
+    "ControlError": ("TrioClaudeError",),
     "SupervisorError": ("TrioClaudeError",),
     "RestartIntensityExceeded": ("SupervisorError",),
 }
@@ -80,6 +84,8 @@ def filled(name: str) -> TrioClaudeError:
         "name": ("a", 1),
         "max_restarts": 3,
         "max_seconds": 5.0,
+        "exit_code": -9,
+        "stderr": "no memory",
     }
     parameters = inspect.signature(cls.__init__).parameters.values()
     given = {p.name: values[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -178,6 +184,12 @@ def test_a_lost_turn_names_its_session(name: str) -> None:
     """By any hashable."""
     assert vars(filled(name)) == {"name": ("a", 1)}
     assert vars(error_class(name)()) == {"name": None}
+
+
+def test_a_process_error_carries_how_it_ended() -> None:
+    """The exit code, and the last words; neither, where there is none."""
+    assert vars(filled("ProcessError")) == {"exit_code": -9, "stderr": "no memory"}
+    assert vars(ProcessError()) == {"exit_code": None, "stderr": ""}
 
 
 def test_an_exceeded_intensity_carries_its_window() -> None:

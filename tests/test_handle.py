@@ -185,7 +185,7 @@ async def test_a_turn_longer_than_its_timeout_fails(autojump_clock: MockClock) -
     backend = ScriptedBackend(
         lambda turn: ["Well, ", 1000.0 if turn.prompt == "slow" else 0.0, "x"]
     )
-    async with open_session(backend=backend, timeout=20) as session:
+    async with open_session(backend=backend, timeout=20, model="sonnet") as session:
         began = trio.current_time()
         with pytest.raises(QueryTimeout, match="20 seconds") as caught:
             await session.query("slow")

@@ -31,19 +31,28 @@ ROOMS = (
     "streams",
     "_wire",
     "_options",
+    "_cli_options",
+    "_callbacks",
     "_messages",
     "_validation",
     "_errors",
     "_responder",
 )
 
+# What users give and get.
+_VALUES = {"_options", "_cli_options", "_callbacks", "_messages"}
+
 # Places that may import less than that: all they may import beside the standard library and themselves.
 NO_MORE_THAN: Mapping[str, Collection[str]] = {
     "streams": {"_messages", "_errors", "attrs", "trio"},
-    "_wire": {"_options", "_messages", "_errors", "attrs"},
+    "_wire": {"_options", "_cli_options", "_callbacks", "_messages", "_errors", "attrs"},
+    # It is run as a script, by a Python that is told to look for nothing else.
+    "_backends.claude_cli.guardian": {},
     "_supervision.policy": {"_options", "_validation", "_errors", "attrs"},
     "_responder": {},
 }
+
+_VALUES = ("_options", "_cli_options", "_callbacks", "_messages")
 
 # Libraries, and where each may be imported. What has no row here may be imported nowhere.
 LIBRARIES: Mapping[str, Collection[str]] = {
@@ -53,16 +62,17 @@ LIBRARIES: Mapping[str, Collection[str]] = {
     "httpx": {"_backends.messages_api"},
     "hypercorn": {"simulator"},
     "hypothesis": {"testing"},
+    "mcp": {"_backends.claude_cli.mcp_bridge"},
     "pytest": {"testing"},
     "rich": {"_app"},
-    "trio": set(ROOMS) - {"_wire", "_options", "_messages", "_validation", "_responder"},
+    "trio": set(ROOMS) - {"_wire", *_VALUES, "_validation", "_responder"},
 }
 
 # Standard modules, and where none of them may be imported: what is pure is handed its time and chance.
 NOT_IN: Mapping[str, Collection[str]] = {
     "asyncio": ROOMS,
-    "random": {"_wire", "_supervision.policy", "_messages", "_options"},
-    "time": {"_wire", "_supervision.policy", "_messages", "_options"},
+    "random": {"_wire", "_supervision.policy", *_VALUES},
+    "time": {"_wire", "_supervision.policy", *_VALUES},
 }
 
 # Upward imports that only type checkers see (importer, imported): each needs a reason.
@@ -245,6 +255,15 @@ KNOWN = {
         ("_app.demo", "import yaml", "yaml is no dependency"),
         ("_app.demo", "import asyncio", "asyncio may not be imported here"),
         ("_wire.sse", "import trio", "trio may not be imported here"),
+        ("_cli_options", "import trio", "trio may not be imported here"),
+        ("_callbacks", "from ._options import x", "_options stands above _callbacks"),
+        ("_backends.claude_cli.link", "import mcp", "mcp may not be imported here"),
+        ("_backends.claude_cli.guardian", "import trio", "trio may not be imported here"),
+        (
+            "_backends.claude_cli.guardian",
+            "from ..._errors import ProcessError",
+            "_errors is not among what",
+        ),
         ("_wire.sse", "from time import monotonic", "time may not be imported here"),
         ("_wire.sse", "from .._validation import is_count", "_validation is not among what _wire"),
         ("_supervision.policy", "import trio", "trio may not be imported here"),
@@ -269,6 +288,8 @@ def test_a_forbidden_import_is_reported(module: str, source: str, why: str) -> N
         ("_errors", "if typing.TYPE_CHECKING:\n    from ._messages import Usage"),
         ("_wire.sse", "import attrs\nfrom . import jsonlines\nfrom .._messages import Usage"),
         ("_backends.messages_api", "import httpx, random, time"),
+        ("_backends.claude_cli.guardian", "import os, time"),
+        ("_backends.claude_cli.mcp_bridge", "def f():\n    import mcp.server"),
         ("_app", "import trio_claude\nfrom trio_claude import simulator"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -155,6 +156,22 @@ async def test_a_low_level_server() -> None:
         assert answer["structuredContent"] == {"found": None}
 
 
+async def test_a_low_level_handler_that_raises() -> None:
+    """It is an error response, without members that the server did not set."""
+
+    async def list_tools(
+        context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        raise RuntimeError("no tools today")
+
+    async with serving(Server("low", on_list_tools=list_tools)) as bridge:
+        answer = await bridge.handle(request(1, "tools/list"))
+        assert answer is not None
+        assert {"jsonrpc", "id", "error"} == set(answer)
+        assert {"code", "message"} == set(answer["error"])
+        assert {} == await result(bridge, request(2, "ping"))
+
+
 async def test_two_calls_at_once_in_the_other_order() -> None:
     """Each caller gets the answer to its own request, whichever comes first."""
     workshop = Workshop()
@@ -192,12 +209,10 @@ async def test_cancelling_a_call_cancels_the_tool() -> None:
     async with serving(workshop.server) as bridge:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bridge.handle, call(1, "wait", n=1))
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as inner:
-                    inner.start_soon(bridge.handle, call(2, "wait", n=2))
-                    await trio.testing.wait_all_tasks_blocked()
-                    inner.cancel_scope.cancel()
-            assert not scope.cancelled_caught
+            async with trio.open_nursery() as inner:
+                inner.start_soon(bridge.handle, call(2, "wait", n=2))
+                await trio.testing.wait_all_tasks_blocked()
+                inner.cancel_scope.cancel()
             answer = await result(bridge, call(2, "add", a=1, b=1))
             assert answer["structuredContent"] == {"result": 2}
             await trio.testing.wait_all_tasks_blocked()
@@ -207,23 +222,22 @@ async def test_cancelling_a_call_cancels_the_tool() -> None:
 
 
 async def test_a_call_cancelled_before_the_server_has_seen_it() -> None:
-    """Nobody waits for it, and whatever the server makes of it goes nowhere."""
+    """The tool does not run on, if it ran at all, and the id is free."""
     workshop = Workshop()
     bridge = InProcessServer("tools", workshop.server)
-    with trio.move_on_after(0):
-        await bridge.handle(call(8, "wait", n=8))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(bridge.handle, request(0, "initialize", **CLIENT))
-        nursery.start_soon(bridge.handle, call(9, "wait", n=9))
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(bridge.serve)
-        await shake_hands(bridge)
-        assert (await result(bridge, call(9, "add", a=1, b=1)))["structuredContent"]
-        await trio.testing.wait_all_tasks_blocked()
-        assert workshop.started == workshop.cancelled
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridge.handle, request(0, "initialize", **CLIENT))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(bridge.handle, call(1, "wait", n=1))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bridge.serve)
+            assert {} == await result(bridge, request(1, "ping"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert workshop.started == workshop.cancelled
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_tool_that_outlives_its_cancellation() -> None:
@@ -297,18 +311,23 @@ async def test_an_id_that_is_in_flight() -> None:
         assert (await result(bridge, call(1, "add", a=1, b=1)))["structuredContent"]
 
 
-async def test_requests_before_it_is_served() -> None:
-    """They wait for serve(), in the order in which they came."""
+async def test_a_request_before_it_is_served() -> None:
+    """It waits for serve()."""
     bridge = InProcessServer("tools", Workshop().server)
+    hello: list[Mapping[str, Any]] = []
+
+    async def greet() -> None:
+        hello.append(await shake_hands(bridge))
+
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(shake_hands, bridge)
+            nursery.start_soon(greet)
             await trio.testing.wait_all_tasks_blocked()
-            async with trio.open_nursery() as served:
-                served.start_soon(bridge.serve)
-                await trio.testing.wait_all_tasks_blocked()
-                assert not nursery.child_tasks - {served.parent_task}
-                served.cancel_scope.cancel()
+            assert [] == hello
+            nursery.start_soon(bridge.serve)
+            await trio.testing.wait_all_tasks_blocked()
+            assert "workshop" == hello[0]["serverInfo"]["name"]
+            nursery.cancel_scope.cancel()
 
 
 async def test_the_handshake_comes_first_and_may_come_again() -> None:
@@ -330,7 +349,8 @@ async def test_methods_that_there_are_not() -> None:
     """An unknown request is refused by mcp itself; an unknown notification is dropped."""
     async with serving(Workshop().server) as bridge:
         assert (1, METHOD_NOT_FOUND) == await error_code(bridge, request(1, "tools/polish"))
-        assert await bridge.handle(notification("notifications/polished")) is None
+        with trio.testing.assert_checkpoints():
+            assert await bridge.handle(notification("notifications/polished")) is None
         assert {} == await result(bridge, request(2, "ping"))
 
 
@@ -361,7 +381,7 @@ async def test_responses_of_the_program_are_dropped() -> None:
         error = {"code": 0, "message": ""}
         assert await bridge.handle({"jsonrpc": "2.0", "id": 1, "result": {}}) is None
         assert await bridge.handle({"jsonrpc": "2.0", "id": 1, "error": error}) is None
-        assert {} == await result(bridge, request(1, "ping"))
+        assert {} == await result(bridge, {**request(1, "ping"), "result": {}, "error": error})
 
 
 @pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -370,7 +390,7 @@ async def test_what_the_server_sends_of_its_own_accord() -> None:
     server = MCPServer("curious")
 
     @server.tool()
-    async def ask(context: Context) -> list[int]:  # type: ignore[type-arg]
+    async def ask(context: Context) -> list[int]:
         session = context.request_context.session
         codes = []
         text = types.TextContent(type="text", text="?")
@@ -403,7 +423,7 @@ async def test_a_server_that_floods_can_be_cancelled() -> None:
     over = trio.Event()
 
     @server.tool()
-    async def flood(context: Context) -> None:  # type: ignore[type-arg]
+    async def flood(context: Context) -> None:
         try:
             while True:
                 await context.request_context.session.send_tool_list_changed()
@@ -472,26 +492,6 @@ async def test_the_end() -> None:
     assert await bridge.handle(notification("notifications/initialized")) is None
 
 
-async def serve_until_it_fails(
-    server: object, message: Mapping[str, Any]
-) -> tuple[Exception, tuple[object, int]]:
-    """What serve() raised, and what a request that waited was answered with."""
-    bridge = InProcessServer("tools", server)
-    codes: list[tuple[object, int]] = []
-
-    async def ask() -> None:
-        codes.append(await error_code(bridge, message))
-
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(Exception, match="") as caught:
-                await bridge.serve()
-    assert isinstance(caught.value, Exception)
-    return caught.value, codes[0]
-
-
 async def test_a_server_that_cannot_start() -> None:
     """Its lifespan's error is serve()'s, and a request that waited is answered with an error."""
 
@@ -500,11 +500,19 @@ async def test_a_server_that_cannot_start() -> None:
         raise LookupError("no database")
         yield
 
-    failure, code = await serve_until_it_fails(
-        MCPServer("unlucky", lifespan=lifespan), request(0, "initialize", **CLIENT)
-    )
-    assert (LookupError, "no database") == (type(failure), str(failure))
-    assert code == (0, CLOSED)
+    bridge = InProcessServer("tools", MCPServer("unlucky", lifespan=lifespan))
+    codes: list[tuple[object, int]] = []
+
+    async def ask() -> None:
+        codes.append(await error_code(bridge, request(0, "initialize", **CLIENT)))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(LookupError, match=r"^no database$"):
+                await bridge.serve()
+    assert [(0, CLOSED)] == codes
 
 
 async def test_a_server_that_fails_while_it_serves() -> None:
@@ -544,6 +552,13 @@ async def test_a_server_that_fails_while_it_serves() -> None:
     assert [(1, CLOSED)] == codes
 
 
+async def test_cancelled_before_the_first_request() -> None:
+    """The server ends without a word: mcp leaves none of its streams open."""
+    async with serving(Workshop().server, handshake=False):
+        await trio.testing.wait_all_tasks_blocked()
+    gc.collect()  # a stream left open warns, which fails a test
+
+
 async def test_a_server_that_fails_in_two_ways() -> None:
     """Both are raised, in their group: neither may be lost."""
 
@@ -559,6 +574,33 @@ async def test_a_server_that_fails_in_two_ways() -> None:
 
     with pytest.RaisesGroup(LookupError, ValueError):
         await InProcessServer("tools", MCPServer("unlucky", lifespan=lifespan)).serve()
+
+
+async def test_a_server_that_fails_as_it_is_cancelled() -> None:
+    """What it failed with is raised, without what it was cancelled by."""
+
+    async def work() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise LookupError("the last page is missing")
+
+    @asynccontextmanager
+    async def lifespan(server: MCPServer) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            yield
+
+    bridge = InProcessServer("tools", MCPServer("unlucky", lifespan=lifespan))
+
+    async def serve() -> None:
+        with pytest.raises(LookupError, match="missing"):
+            await bridge.serve()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
 
 async def test_requests_while_a_server_winds_up() -> None:

@@ -32,6 +32,7 @@ from trio_claude._messages import (
 )
 from trio_claude._options import SessionOptions
 from trio_claude._wire import api_errors, models, requests, retries
+from trio_claude._wire.answers import structured_output
 from trio_claude._wire.blocks import content_block, usage
 from trio_claude._wire.messages_api import MessageDecoder
 from trio_claude._wire.sse import ServerSentEvent, SSEDecoder
@@ -69,6 +70,8 @@ def test_whole_body() -> None:
         top_k=0,
         stop_sequences=("a", "b"),
         thinking=MappingProxyType({"type": "enabled", "budget_tokens": 1024}),
+        effort="low",
+        output_format={"type": "json_schema", "schema": {"type": "object"}},
         metadata={"user_id": "u"},
         extra_body={"service_tier": "auto", "top_k": 7},
     ) == {
@@ -80,11 +83,50 @@ def test_whole_body() -> None:
         "top_k": 7,
         "stop_sequences": ["a", "b"],
         "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "output_config": {
+            "effort": "low",
+            "format": {"type": "json_schema", "schema": {"type": "object"}},
+        },
         "metadata": {"user_id": "u"},
         "service_tier": "auto",
         "messages": [{"role": "user", "content": "Hi"}],
         "stream": True,
     }
+
+
+def test_the_backend_has_defaults_of_its_own() -> None:
+    """Where nobody has said how long an answer may be, or how often a request is sent again."""
+    assert body(max_tokens=None)["max_tokens"] == 8192
+    assert requests.max_retries(SessionOptions()) == 2
+    assert requests.max_retries(SessionOptions(max_retries=0)) == 0
+
+
+def test_effort_alone() -> None:
+    """What is not set of the form of the answer is not sent."""
+    assert body(effort="max")["output_config"] == {"effort": "max"}
+
+
+def test_options_of_another_backend() -> None:
+    """They are refused by name, with where they work; what is not set is not looked at."""
+    requests.refuse_unsupported(SessionOptions(model="opus", timeout=5, cwd=None))
+    with pytest.raises(errors.ConfigurationError) as caught:
+        requests.refuse_unsupported(SessionOptions(cwd="/", model="opus", fork_session=False))
+    assert str(caught.value) == (
+        "the Messages API has no option 'cwd' or 'fork_session'; backend='cli' has"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "It is", '{"a": ', "[" * 100_000])
+def test_an_answer_without_its_form(text: str) -> None:
+    """It says whose answer it is, and why it ended."""
+    with pytest.raises(errors.APIError, match=r"answer of host.*not the JSON.*'max_tokens'"):
+        structured_output("host", text, "max_tokens")
+
+
+@pytest.mark.parametrize("value", [{"a": [1, None]}, [], "x", 1, None])
+def test_an_answer_in_its_form(value: object) -> None:
+    """Whatever JSON it is."""
+    assert structured_output("host", json.dumps(value), "end_turn") == value
 
 
 def test_only_an_appended_system_prompt() -> None:

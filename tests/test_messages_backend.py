@@ -20,6 +20,7 @@ import pytest
 import trio
 import trio.testing
 
+import trio_claude
 import trio_claude._errors as errors
 from tests import faulty_server as faulty
 from tests.faulty_server import LAST_CHUNK, PING, Exchange, Script, chunk, good, head, sse
@@ -202,6 +203,15 @@ async def test_the_request() -> None:
     assert request.headers["content-type"] == "application/json"
     assert request.headers["user-agent"].startswith("trio-claude/")
     assert request.headers["accept-encoding"] == "identity"
+
+
+async def test_the_model_that_nobody_chose() -> None:
+    """It is the newest sonnet that the service has."""
+    async with open_simulator() as simulator, BACKEND.connect() as connection:
+        settings = SessionOptions(base_url=simulator.base_url, api_key="x")
+        async with connection.open(settings) as conversation:
+            await turn_of(conversation, settings)
+        assert "sonnet" in simulator.requests[-1].body["model"]
 
 
 async def test_the_conversation_continues() -> None:
@@ -427,6 +437,40 @@ async def test_refusal() -> None:
         assert (result.result, result.stop_reason) == ("I can", "refusal")
         await to.ask()
         assert to.messages() == [user("Hi")]
+
+
+FORM = {"type": "json_schema", "schema": {"type": "object"}}
+
+
+async def test_an_answer_in_a_form() -> None:
+    """What was answered in the form that was asked for is in the result, and the text, too."""
+    async with talk(good('{"a":', " 1}")) as to:
+        result = (await to.events(output_format=FORM, effort="low"))[-1]
+    assert isinstance(result, ResultMessage)
+    assert (result.structured_output, result.result) == ({"a": 1}, '{"a": 1}')
+    assert to.server.requests[0].body["output_config"] == {"effort": "low", "format": FORM}
+
+
+async def test_an_answer_without_its_form() -> None:
+    """The turn fails, once, and is no part of the conversation."""
+    async with talk(good("It is"), good("Yes")) as to:
+        with pytest.raises(errors.APIError, match="not the JSON that output_format asks for"):
+            await to.events(output_format=FORM, max_retries=2)
+        assert await to.ask("Again") == "Yes"
+        assert len(to.server.requests) == 2
+        assert to.messages() == [user("Again")]
+
+
+async def test_an_answer_without_its_form_of_a_session() -> None:
+    """It fails where another task reads, as well: with what was said, and the session goes on."""
+    async with guarded(), faulty.open_faulty_server(good("It is"), good("Yes")) as server:
+        settings = attrs.asdict(options(server.base_url), recurse=False)
+        async with trio_claude.open_session(**settings) as session:
+            with pytest.raises(errors.APIError, match="not the JSON") as caught:
+                await session.query("Hi", output_format=FORM)
+            assert caught.value.partial is not None
+            assert caught.value.partial.text == "It is"
+            assert (await session.query("Again")).structured_output is None
 
 
 async def test_pauses() -> None:
@@ -898,6 +942,7 @@ async def test_a_wait_holds_no_connection() -> None:
         ({"base_url": f"http://{'a' * 70}.com"}, "base_url"),
         ({"extra_body": {"stream": False}}, "extra_body"),
         ({"extra_headers": {"content-length": "1"}}, "extra_headers"),
+        ({"cwd": "/"}, "the Messages API has no option 'cwd'"),
     ],
 )
 async def test_options_that_cannot_be(changes: dict[str, Any], said: str) -> None:
@@ -913,7 +958,11 @@ async def test_options_of_a_call_that_cannot_be() -> None:
     """They are refused in a turn too, and the next turn works."""
     async with talk(good("Yes")) as to:
         changes: dict[str, Any]
-        for changes in ({"base_url": "http://a..b"}, {"extra_body": {"stream": False}}):
+        for changes in (
+            {"base_url": "http://a..b"},
+            {"extra_body": {"stream": False}},
+            {"tools": []},
+        ):
             with pytest.raises(errors.ConfigurationError):
                 await to.ask(**changes)
         assert await to.ask() == "Yes"

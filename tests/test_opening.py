@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Hashable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from trio.testing import MockClock
 
 import trio_claude
 from trio_claude import (
+    CLIBackend,
+    CLINotFound,
     ConfigurationError,
     LocalRegistry,
     RestartIntensityExceeded,
@@ -437,11 +440,18 @@ async def test_a_supervisor_s_name_is_taken_while_it_runs() -> None:
         pass
 
 
-async def test_a_backend_that_this_version_has_not() -> None:
-    """backend='cli' is refused when the block begins, with a reason."""
-    with pytest.raises(ConfigurationError, match="not in this version yet"):
-        async with open_supervisor([SessionSpec(name="a", backend="cli")]):
-            raise AssertionError("never entered")
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    """A session on a missing program fails when the block begins, with what is missing."""
+    backend = CLIBackend(cli_path=str(tmp_path / "claude"))
+    async with nothing_left():
+        with pytest.raises(CLINotFound, match="there is no program") as caught:
+            async with open_supervisor([SessionSpec(name="a", backend=backend)]):
+                raise AssertionError("never entered")
+        assert ["while the supervisor was starting 'a'"] == caught.value.__notes__
+        async with open_supervisor() as supervisor:
+            with pytest.raises(CLINotFound):
+                await supervisor.start_session(SessionSpec(name="a", backend=backend))
+            assert () == supervisor.list_sessions()
 
 
 async def test_a_tree_of_supervisors(autojump_clock: MockClock) -> None:

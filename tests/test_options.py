@@ -4,7 +4,9 @@ import ast
 import inspect
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, get_type_hints
 
 import attrs
@@ -13,6 +15,7 @@ from hypothesis import given, strategies as st
 from trio.testing import MockClock
 
 import trio_claude
+from tests.test_cli_options import CLI_TABLE
 from trio_claude import (
     ConfigurationError,
     Global,
@@ -20,12 +23,13 @@ from trio_claude import (
     SessionOptions,
     SessionSpec,
     SupervisorSpec,
+    _cli_options,
     _options,
     configure,
     open_supervisor,
 )
+from trio_claude._cli_options import CLIOptions, CLIOverrides
 from trio_claude._options import (
-    DEFAULT_BASE_URL,
     LIBRARY_DEFAULTS,
     Overrides,
     environment,
@@ -36,7 +40,12 @@ from trio_claude.testing import ScriptedBackend, strategies
 
 VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL")
 OPTION_NAMES = [field.name for field in attrs.fields(SessionOptions)]
-CREDENTIALS = ("api_key", "auth_token")
+# Who gives one of these is not joined by its other from a lower layer.
+PAIRS = (
+    ("api_key", "auth_token"),
+    ("can_use_tool", "permission_prompt_tool"),
+    ("resume", "continue_conversation"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +64,7 @@ TOO_LONG = "a text that is not to be seen"
 
 # Each option: values that are valid, values that are not, and how that is said.
 TABLE: dict[str, tuple[list[Any], list[Any], str]] = {
+    **CLI_TABLE,
     "api_key": (["sk-ant-1"], ["", "a\nb", "\u00e4", 7], "printable ASCII text"),
     "auth_token": (["token"], ["", "a\rb", "\u00e4", b"token"], "printable ASCII text"),
     "base_url": (
@@ -82,6 +92,12 @@ TABLE: dict[str, tuple[list[Any], list[Any], str]] = {
         [{}, {"type": "enabled", "budget_tokens": 2048}],
         [True, "enabled", [("type", "enabled")], {1: 2}],
         "a mapping with text keys",
+    ),
+    "effort": (["low", "max"], ["", "lowest", 3, True, ["low"]], "one of low, medium, high"),
+    "output_format": (
+        [{"type": "json_schema", "schema": {}}],
+        [{}, {"type": "json_schema"}, {"type": "text", "schema": {}}, "json", {1: 2}],
+        "{'type': 'json_schema', 'schema': {...}}",
     ),
     "metadata": ([{"user_id": "u"}], ["u", {1: 2}], "a mapping with text keys"),
     "timeout": ([0.5, 300, math.inf], [0, -1, math.nan, True, "1"], "a number of seconds above 0"),
@@ -278,18 +294,23 @@ def test_an_error_has_no_secrets(bad: dict[str, Any]) -> None:
 def test_overrides_are_the_options() -> None:
     """What calls take by keyword is what the class has, with the same types."""
     # As they are written, for what they name is imported for type checkers only.
-    assert {
-        name: getattr(hint, "__forward_arg__", hint)
-        for name, hint in Overrides.__annotations__.items()
-    } == SessionOptions.__annotations__
+    for overrides, options in ((CLIOverrides, CLIOptions), (Overrides, SessionOptions)):
+        taken = {
+            name: getattr(hint, "__forward_arg__", hint)
+            for name, hint in overrides.__annotations__.items()
+        }
+        assert taken.items() >= options.__annotations__.items()
+        assert overrides.__total__ is False
     assert list(Overrides.__annotations__) == OPTION_NAMES
-    assert Overrides.__total__ is False
 
 
-@every_class
-def test_every_option_says_what_it_is(cls: type[SessionOptions]) -> None:
+@pytest.mark.parametrize(
+    ("cls", "module"),
+    [(CLIOptions, _cli_options), (SessionOptions, _options), (SessionSpec, _options)],
+)
+def test_every_option_says_what_it_is(cls: type, module: ModuleType) -> None:
     """A docstring stands under each field."""
-    tree = ast.parse(inspect.getsource(_options))
+    tree = ast.parse(inspect.getsource(module))
     (found,) = (node for node in tree.body if getattr(node, "name", "") == cls.__name__)
     assert isinstance(found, ast.ClassDef)
     fields = []
@@ -303,27 +324,28 @@ def test_every_option_says_what_it_is(cls: type[SessionOptions]) -> None:
 
 # ---- the layers ---------------------------------------------------------------------------------
 
-any_options = strategies.session_options()
+any_options = strategies.session_options() | strategies.session_options(cli=True)
 
 
 @given(any_options, any_options)
 def test_the_first_layer_wins(first: SessionOptions, second: SessionOptions) -> None:
     """Option by option: what it says holds, and where it says nothing, the second one."""
     merged = merge(first, second)
-    for name in set(OPTION_NAMES) - set(CREDENTIALS):
+    for name in set(OPTION_NAMES) - {name for pair in PAIRS for name in pair}:
         mine = getattr(first, name)
         assert getattr(merged, name) == (getattr(second, name) if mine is None else mine)
 
 
 @given(any_options, any_options)
-def test_credentials_come_from_one_layer(first: SessionOptions, second: SessionOptions) -> None:
-    """The key and the token are one option: the first layer with either of them has said it."""
-
-    def credentials(options: SessionOptions) -> tuple[str | None, str | None]:
-        return options.api_key, options.auth_token
-
-    said = credentials(first) if credentials(first) != (None, None) else credentials(second)
-    assert credentials(merge(first, second)) == said
+def test_options_that_exclude_each_other_come_from_one_layer(
+    first: SessionOptions, second: SessionOptions
+) -> None:
+    """A pair is one option, such as the key and the token: the first layer with either has said it."""
+    merged = merge(first, second)
+    for pair in PAIRS:
+        values = operator.attrgetter(*pair)
+        said = values(first) if values(first) != (None, None) else values(second)
+        assert values(merged) == said
 
 
 @given(any_options, any_options, any_options)
@@ -406,20 +428,12 @@ def test_no_clock_counts_these(timeout: float) -> None:
 def test_the_library_has_the_last_word() -> None:
     """What holds where nobody has said anything."""
     assert session_options() == LIBRARY_DEFAULTS
-    assert LIBRARY_DEFAULTS == SessionOptions(
-        base_url=DEFAULT_BASE_URL,
-        model="sonnet",
-        max_tokens=8192,
-        timeout=300.0,
-        max_retries=2,
-        max_queue=math.inf,
-    )
-    assert DEFAULT_BASE_URL == "https://api.anthropic.com"
+    assert LIBRARY_DEFAULTS == SessionOptions(timeout=300.0, max_queue=math.inf)
 
 
 def test_every_layer_wins_over_those_below(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the library up to the spec, each one that is added is the one that holds."""
-    assert session_options().model == "sonnet"
+    assert session_options().model is None
     monkeypatch.setenv("ANTHROPIC_MODEL", "of-the-environment")
     assert session_options().model == "of-the-environment"
     configure(model="of-the-application")
@@ -449,7 +463,7 @@ async def test_a_turn_is_told_by_the_highest_layer_that_speaks(
             await trio_claude.query("a", "Hello")
     (turn,) = backend.turns
     assert turn.options.model == str(layers)
-    assert turn.options.max_tokens == 8192
+    assert turn.options.timeout == 300
 
 
 async def test_an_override_holds_for_one_turn(autojump_clock: MockClock) -> None:

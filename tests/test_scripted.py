@@ -45,12 +45,12 @@ async def test_a_text_is_streamed_word_by_word(autojump_clock: MockClock) -> Non
     usage = Usage(input_tokens=2, output_tokens=3)
 
     assert await _events(ScriptedBackend([" one  two\nthree"])) == [
-        SystemMessage("init", {"session_id": "scripted-1", "model": "sonnet"}),
+        SystemMessage("init", {"session_id": "scripted-1", "model": None}),
         TextDelta(0, " one  "),
         TextDelta(0, "two\n"),
         TextDelta(0, "three"),
         AssistantMessage(
-            (TextBlock(" one  two\nthree"),), model="sonnet", stop_reason="end_turn", usage=usage
+            (TextBlock(" one  two\nthree"),), model=None, stop_reason="end_turn", usage=usage
         ),
         ResultMessage(
             " one  two\nthree",
@@ -158,7 +158,7 @@ async def test_what_was_asked_is_kept() -> None:
 
     assert [turn.prompt for turn in backend.turns] == ["first", "second", "third"]
     assert [turn.history for turn in backend.turns] == [(), (("first", "one"),), ()]
-    assert [turn.options.model for turn in backend.turns] == ["opus", "sonnet", "sonnet"]
+    assert [turn.options.model for turn in backend.turns] == ["opus", None, None]
     assert backend.conversations_begun == 2
 
 

@@ -17,6 +17,9 @@ from trio_claude import (
     SupervisorSpec,
     open_supervisor,
 )
+from trio_claude._wire import cli_arguments, requests
+from trio_claude._wire.cli_arguments import CLI_OPTIONS
+from trio_claude._wire.requests import MESSAGES_OPTIONS
 from trio_claude.testing import Crash, ScriptedBackend, strategies
 
 BACKEND = ScriptedBackend()
@@ -33,7 +36,7 @@ def all_specs(spec: SupervisorSpec) -> list[SessionSpec | SupervisorSpec]:
 # ---- all of it is valid -------------------------------------------------------------------------
 
 
-@given(strategies.session_options())
+@given(strategies.session_options() | strategies.session_options(cli=True))
 def test_session_options_are_valid(options: SessionOptions) -> None:
     """They are options, and as good as what they say of themselves."""
     assert type(options) is SessionOptions
@@ -46,6 +49,35 @@ def test_session_specs_are_valid_and_can_be_fixed(spec: SessionSpec) -> None:
     assert type(spec) is SessionSpec
     assert spec.backend is BACKEND
     assert spec.name is None
+
+
+@given(strategies.session_options(), strategies.session_options(cli=True))
+def test_a_backend_takes_what_is_drawn_for_it(
+    messages: SessionOptions, cli: SessionOptions
+) -> None:
+    """Nothing is drawn that it would refuse for its name alone."""
+    requests.refuse_unsupported(messages)
+    cli_arguments.refuse_unsupported(cli)
+
+
+@pytest.mark.parametrize("cli", [False, True])
+def test_every_option_is_drawn(cli: bool) -> None:
+    """Each option that the backend has is set in some of them."""
+    drawn: set[str] = set()
+
+    @given(strategies.session_options(cli=cli))
+    @settings(max_examples=300, database=None, derandomize=True)
+    def draw(options: SessionOptions) -> None:
+        drawn.update(name for name, value in vars(options).items() if value is not None)
+
+    draw()
+    assert drawn == (CLI_OPTIONS if cli else MESSAGES_OPTIONS)
+
+
+@given(strategies.session_specs(cli=True, backend=st.just(BACKEND)))
+def test_session_specs_of_the_cli(spec: SessionSpec) -> None:
+    """They are specs as well."""
+    assert spec.backend is BACKEND
 
 
 @given(strategies.session_options(auth_token=st.just("token")))

@@ -45,8 +45,6 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 RestartType: TypeAlias = Literal["permanent", "transient", "temporary"]
 
-DEFAULT_BASE_URL = "https://api.anthropic.com"
-
 
 class BackendLike(Protocol):
     """Anything that sessions can be connected through; :class:`trio_claude.Backend` is the base."""
@@ -322,6 +320,7 @@ _ONE_OPTION = (
 )
 _NAMES = frozenset(OPTION_NAMES)
 _GROUP_OF = {name: group for group in _ONE_OPTION for name in group}
+_GROUPED = frozenset(_GROUP_OF)
 
 # What the whole application is configured with. It is set before any run begins, so it can't
 # belong to one; it is only ever replaced whole.
@@ -386,8 +385,10 @@ def merge(*layers: SessionOptions) -> SessionOptions:
     for layer in reversed(layers):
         said = layer.__dict__
         if type(layer) is not SessionOptions:  # a spec: of it only the options
-            said = {name: said[name] for name in said.keys() & _NAMES if said[name] is not None}
-        for name in said.keys() & _GROUP_OF.keys():
+            said = {
+                name: said[name] for name in _NAMES.intersection(said) if said[name] is not None
+            }
+        for name in _GROUPED.intersection(said):
             for other in _GROUP_OF[name]:
                 if other not in said:
                     values.pop(other, None)

@@ -15,7 +15,7 @@ import attrs
 
 from ._errors import ConfigurationError
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=attrs.AttrsInstance)
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: a token
 _CREDENTIALS = re.compile(r"://[^/?#\s]*@")
@@ -199,30 +199,29 @@ def _shown(value: object) -> str:
 
 
 @functools.cache
-def _option_fields(cls: type) -> dict[str, attrs.Attribute[Any]]:
+def _option_fields(cls: type) -> dict[str, Any]:
     return {field.name: field for field in attrs.fields(cls) if field.init}
 
 
 def set_options(options: Any, given: Mapping[str, Any]) -> None:
-    """Do the work of attrs' own constructor for a class of :func:`sparse` instances.
+    """Do the work of attrs' own constructor, for a class of :func:`sparse` instances.
 
     Raises:
       ConfigurationError: an option is unknown or invalid.
     """
-    fields = _option_fields(type(options))
+    cls: type = type(options)
+    fields = _option_fields(cls)
+    if not given.keys() <= fields.keys():
+        refuse_unknown(cls, given)
     values = options.__dict__
     for name, value in given.items():
-        field = fields.get(name)
-        if field is None:
-            refuse_unknown(type(options), [name])
-            raise AssertionError(name)
+        field = fields[name]
         if value is None and field.default is None:
             continue
-        if field.converter is not None:
-            value = field.converter(value)
+        said = value if field.converter is None else field.converter(value)
         if field.validator is not None:
-            field.validator(options, field, value)
-        values[name] = value
+            field.validator(options, field, said)
+        values[name] = said
     options.__attrs_post_init__()
 
 

@@ -1,197 +1,121 @@
-"""A stand-in for the `claude` program that can be told to go wrong; see `support.scripted_claude`.
+"""A stand-in for the `claude` program: the same lines, and faults on demand.
 
-It speaks stream-json as the real program was seen to (2.1.330): the same lines in the same order,
-keys in no order, a running total of the cost. It answers from its conversation alone, as our
-simulator does, and keeps that in a file for `--resume`. It runs as a process of its own, without
-trio_claude, and starts in 30 ms.
-
-A fault has a name, which is that of a method of `Faults`, and strikes `at` a place:
-
-    version                the program was asked for its version
-    start                  before anything is read
-    initialize, interrupt, set_model ...    such a control request came, before its answer
-    prompt                 a turn begins: nothing of it has been written
-    delta N                before the Nth piece of the answer's text, from 1
-    message                the answer's text is out, before the assistant line
-    result                 before the turn's result
-    idle                   after the turn's result
-    end                    the end of input was read
-
-in this `turn` of the process (from 1; None: in each), in this `start` of the program (from 1; None:
-in each).
+It speaks stream-json as the real one was seen to (2.1.330): the same lines in the same order, keys
+in no order, a running total of the cost. It answers from its conversation alone, as our simulator
+does, and keeps that in a file for `--resume`. It is a process of its own without trio_claude, and
+starts in 40 ms. `support.scripted_claude` writes the file that calls `main`.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import select
 import signal
 import sys
-import time
 import uuid
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(FOLDER, "..", "..", "trio_claude"))
-from _responder import answer  # noqa: E402 - a module by itself, without its package
+from tests.claude import faults
+
+sys.path.append(os.path.join(os.path.dirname(faults.__file__), "..", "..", "trio_claude"))
+from _responder import answer  # type: ignore[import-not-found]
 
 VERSION, OLDER_VERSION = "2.1.330", "2.0.0"
 MODEL = "claude-opus-5-5"
 COST = 0.25  # US dollars a turn: a sum of these is exact
-LONGEST_LIFE = 100  # seconds; whatever a test did wrong
+MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 
 
-class Faults:
-    """What the program can be told to do, at a place."""
+class Program:
+    """The program, and its conversation."""
 
-    def exit(self, code=0, stderr=""):
-        """End at once; a negative code is a signal."""
-        os.write(2, stderr.encode())
-        if code < 0:
-            os.kill(os.getpid(), -code)
-        os._exit(code)
+    longest_life = 100  # seconds, whatever a test does wrong
 
-    def cut(self, code=0):
-        """Write half a line, and end."""
-        line = self.line({"type": "stream_event", "event": {"type": "ping", "pong": "ping"}})
-        write(1, line[: len(line) // 2])
-        os._exit(code)
+    def __init__(
+        self,
+        argv: list[str],
+        path: str,
+        script: list[dict[str, Any]],
+        older: bool,
+        streams: bool,
+        pace: float,
+    ) -> None:
+        self.argv, self.path, self.script = argv, path, script
+        self.older, self.streams, self.pace = older, streams, pace
+        self.version = OLDER_VERSION if older else VERSION
+        self.start = self.turns = self.attempts = 0
+        # Input: what has been read of it, and prompts that wait.
+        self.buffered, self.lines, self.ended = b"", deque[bytes](), False
+        self.waiting = deque[dict[str, Any]]()
+        # The turn: its state, what it has said, what its result says instead.
+        self.running = self.interrupted = self.broken_off = self.lives_on = False
+        self.said: list[str] = []
+        self.verdict: dict[str, Any] = {}
+        self.lacks: list[str] = []
+        # Control: what we asked and were answered; how to treat a request; answers that are late.
+        self.asked = ""
+        self.responses: dict[str, dict[str, Any]] = {}
+        self.hooks: dict[str, list[dict[str, Any]]] = {}
+        self.manner, self.reason = "", None  # type: str, str | None
+        self.held: list[dict[str, Any]] = []
+        # The conversation.
+        self.session_id = str(uuid.uuid4())
+        self.messages: list[dict[str, Any]] = []
+        self.prompts: list[str] = []  # the ids of all that had a turn in this process
+        self.cost = self.cost_before = 0.0
+        self.model = self.option("model") or MODEL
+        self.mode = self.option("permission-mode") or "default"
 
-    def say(self, lines):
-        """Write these lines: text as it is, mappings as messages."""
-        for line in lines:
-            write(1, line.encode() + b"\n" if isinstance(line, str) else self.line(line))
+    def option(self, name: str) -> str | None:
+        """The value of a flag, or None."""
+        for index, argument in enumerate(self.argv):
+            if argument == f"--{name}":
+                return self.argv[index + 1]
+            if argument.startswith(f"--{name}="):
+                return argument.partition("=")[2]
+        return None
 
-    def flood(self, size):
-        """Write so many bytes of lines to stderr."""
-        line = b"This is a warning, and it says nothing that anybody needs to know.\n"
-        write(2, line * (size // len(line)) + b"The last line of a flood.\n")
-
-    def burst(self, count):
-        """Write so many pieces of text at once."""
-        self.said.append("." * count)
-        write(1, self.delta(".") * count)
-
-    def hang(self):
-        """Do nothing more, and read nothing."""
-        while True:
-            signal.pause()
-
-    def hold(self):
-        """Say nothing more until interrupted."""
-        self.wait_for(lambda: self.interrupted)
-
-    def deaf(self):
-        """End neither for SIGTERM nor at the end of input."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        self.lives_on = True
-
-    def child(self, keeps_output=False):
-        """Start a process in the same group, which ignores SIGTERM; it may keep our pipes open."""
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who reaps it is not the question
-        if pid := os.fork():
-            self.note(child=pid)
-            return
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if not keeps_output:
-            os.closerange(0, 3)
-        time.sleep(LONGEST_LIFE)
-        os._exit(0)
-
-    def ask(self, request, wait=True, cancel=False):
-        """Send a control request; wait for the response, and say it; or take the request back."""
-        request_id = self.asked = str(uuid.uuid4())
-        if request["subtype"] == "hook_callback" and "callback_id" not in request:
-            matcher = self.hooks[request["input"]["hook_event_name"]][0]
-            request = {**request, "callback_id": matcher["hookCallbackIds"][0]}
-        self.write(type="control_request", request_id=request_id, request=request)
-        if cancel:
-            self.write(type="control_cancel_request", request_id=request_id)
-        elif wait:
-            self.hear()
-
-    def hear(self):
-        """Wait for the response to the last `ask`, and say it."""
-        self.wait_for(lambda: self.interrupted or self.asked in self.responses)
-        if self.asked in self.responses:
-            self.piece(json.dumps(self.responses[self.asked], sort_keys=True))
-
-    def stray(self, of):
-        """Write a result that answers no prompt of now, but a `task` or a `prompt` of before."""
-        extra = {"origin": {"kind": "task-notification"}} if of == "task" else {}
-        prompt = str(uuid.uuid4()) if of == "task" else self.prompts[-2]
-        self.write_result(prompt, result="This is the answer to something else.", **extra)
-
-    def fail(self, without=(), **fields):
-        """Give the turn's result these fields, and take others away."""
-        self.verdict, self.lacks = fields, without
-
-    def again(self):
-        """Begin the message once more, as after an error of the service in mid-answer."""
-        self.retried = True
-
-    def silent(self):
-        """Don't answer this control request."""
-        self.manner = "silent"
-
-    def late(self):
-        """Answer this control request when the next line has come."""
-        self.manner = "late"
-
-    def refuse(self, error=None):
-        """Answer this control request with an error."""
-        self.manner, self.reason = "refuse", error
-
-    def vain(self):
-        """Answer this control request, and don't do it."""
-        self.manner = "vain"
-
-
-class Program(Faults):
-    """The program, and one conversation."""
-
-    def __init__(self, path, faults, older, pace, argv):
-        self.path, self.faults, self.older, self.pace, self.argv = path, faults, older, pace, argv
-        self.start = 0
-        self.turns = 0
-        self.buffered, self.lines, self.ended = b"", deque(), False  # of input
-        self.waiting = deque()  # prompts
-        self.prompts = []  # ids of those that had their turn
-        self.responses, self.asked, self.hooks, self.held = {}, None, {}, []
-        self.manner, self.reason = None, None  # how to treat a control request
-        self.running = self.interrupted = self.retried = self.lives_on = False
-        self.said, self.message_id, self.verdict, self.lacks = [], "", {}, ()
-        self.model, self.mode = self.option("model") or MODEL, self.option("permission-mode")
-        self.session_id, self.messages, self.cost, self.rebased = str(uuid.uuid4()), [], 0.0, 0.0
-
-    def run(self):
+    def run(self) -> None:
         """Live until the end of input."""
         if "-v" in self.argv or "--version" in self.argv:
+            self.start = self.note(version=self.version)
             self.strike("version")
-            write(1, f"{OLDER_VERSION if self.older else VERSION} (Claude Code)\n".encode())
+            self.write_bytes(f"{self.version} (Claude Code)\n".encode())
             return
-        signal.alarm(LONGEST_LIFE)
-        self.start = self.note(start=self.argv)
+        signal.alarm(self.longest_life)
+        self.start = self.note(argv=self.argv)
         self.strike("start")
-        while not self.ended or self.lines:
-            self.take_next(None)
+        while self.take_next(None):
             while self.waiting:
                 self.turn(self.waiting.popleft())
         self.strike("end")
         if self.lives_on:
-            self.hang()
+            faults.hang(self)
 
-    def strike(self, place):
+    def strike(self, place: str) -> None:
         """Do what is to go wrong here."""
-        for fault in self.faults:
+        for fault in self.script:
             where = (fault["at"], fault["turn"] or self.turns, fault["start"] or self.start)
             if where == (place, self.turns, self.start):
-                getattr(self, fault["name"])(**fault["details"])
+                getattr(faults, fault["name"])(self, **fault["details"])
 
-    # ---- lines in and out -----------------------------------------------------------------------
+    def note(self, **what: Any) -> int:
+        """Write to the log that tests read; which entry of its kind this is, from 1."""
+        (kind,) = what
+        mine = {"pid": os.getpid(), **what}
+        log = os.open(self.path + ".log", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        os.write(log, json.dumps(mine).encode() + b"\n")
+        entries = [json.loads(line) for line in os.pread(log, 10**8, 0).splitlines()]
+        os.close(log)
+        return [entry for entry in entries if kind in entry].index(mine) + 1
 
-    def take_next(self, patience):
-        """Take the next line of input; None: however long that takes. Whether there was one."""
+    # ---- lines in ----
+
+    def take_next(self, patience: float | None) -> bool:
+        """Take the next line, waiting so many seconds or for ever; False if there is none."""
         while not self.lines and not self.ended and select.select([0], [], [], patience)[0]:
             data = os.read(0, 65536)
             self.ended = not data
@@ -209,54 +133,85 @@ class Program(Faults):
             self.serve(message["request_id"], message["request"])
         elif message["type"] == "control_response":
             self.responses[message["response"]["request_id"]] = message["response"]
+            self.note(answered=message["response"]["subtype"])
         return True
 
-    def wait_for(self, condition):
+    def wait_for(self, condition: Callable[[], bool]) -> None:
         """Take lines until it is so, or until there are no more."""
-        while not condition() and not (self.ended and not self.lines):
-            self.take_next(None)
+        while not condition() and self.take_next(None):
+            pass
 
-    def line(self, message):
+    # ---- lines out ----
+
+    def write_bytes(self, data: bytes, to: int = 1) -> None:
+        """Write all of it, however long nobody reads."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(to, view) :]
+
+    def line(self, message: dict[str, Any]) -> bytes:
         """A message of this session as a line."""
         message = {"uuid": str(uuid.uuid4()), "session_id": self.session_id, **message}
         return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
-    def write(self, **message):
+    def write(self, **message: Any) -> None:
         """Write a message."""
-        write(1, self.line(message))
+        self.write_bytes(self.line(message))
 
-    def event(self, **event):
+    def event(self, **event: Any) -> None:
         """Write an event of the Messages API."""
-        if not self.older:
+        if self.streams:
             self.write(type="stream_event", event=event, parent_tool_use_id=None)
 
-    def delta(self, text):
+    def delta(self, text: str) -> bytes:
         """A piece of the answer's text as a line."""
         delta = {"type": "text_delta", "text": text}
         event = {"delta": delta, "index": 1, "type": "content_block_delta"}
         return self.line({"event": event, "parent_tool_use_id": None, "type": "stream_event"})
 
-    def piece(self, text):
+    def piece(self, text: str) -> None:
         """Say a piece of the answer."""
         self.said.append(text)
+        if self.streams:
+            self.write_bytes(self.delta(text))
+
+    def lifecycle(self, prompt_id: str, state: str) -> None:
+        """Write what becomes of a prompt."""
         if not self.older:
-            write(1, self.delta(text))
+            self.write(type="command_lifecycle", command_uuid=prompt_id, state=state)
 
-    def note(self, **what):
-        """Write to the log that tests read; which of the entries of its kind this is, from 1."""
-        (kind,) = what
-        mine = {"pid": os.getpid(), **what}
-        log = os.open(self.path + ".log", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
-        os.write(log, json.dumps(mine).encode() + b"\n")
-        entries = [json.loads(line) for line in os.pread(log, 10**8, 0).splitlines()]
-        os.close(log)
-        return [entry for entry in entries if kind in entry].index(mine) + 1
+    def write_result(self, prompt_id: str, **fields: Any) -> None:
+        """Write a turn's result."""
+        result: dict[str, Any] = {
+            "duration_api_ms": 9,
+            "stop_reason": "end_turn",
+            "total_cost_usd": self.cost,
+            "usage": {"input_tokens": 7426, "output_tokens": 24},
+            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": self.cost}},
+            "permission_denials": [],
+            "terminal_reason": "completed",
+            "is_error": False,
+            "num_turns": 1,
+            "subtype": "success",
+            "api_error_status": None,
+            **fields,
+            "type": "result",
+            "duration_ms": 12,
+        }
+        if not self.older:
+            result["user_message_uuid"] = prompt_id
+            result["user_message_uuids"] = [prompt_id]
+            cost = {"outputTokens": 24, "costUSD": self.cost - self.cost_before}
+            result["model_usage_since_last_result"] = {self.model: cost}
+        self.cost_before = self.cost
+        self.write(**result)
 
-    # ---- turns ----------------------------------------------------------------------------------
+    # ---- turns ----
 
-    def turn(self, prompt):
+    def turn(self, prompt: dict[str, Any]) -> None:
         """Answer a prompt."""
-        self.running, self.interrupted, self.verdict, self.lacks = True, False, {}, ()
+        self.running, self.interrupted = True, False
+        self.verdict, self.lacks = {}, []
         self.turns += 1
         prompt_id = prompt.get("uuid") or str(uuid.uuid4())
         self.prompts.append(prompt_id)
@@ -265,46 +220,65 @@ class Program(Faults):
         self.lifecycle(prompt_id, "queued")
         self.lifecycle(prompt_id, "started")
         self.write(
-            **{"subtype": "init", "cwd": os.getcwd(), "tools": ["Read"], "mcp_servers": []},
-            **{"model": self.model, "permissionMode": self.mode or "default", "type": "system"},
-            claude_code_version=OLDER_VERSION if self.older else VERSION,
+            subtype="init",
+            cwd=os.getcwd(),
+            tools=["Read", "Write"],
+            mcp_servers=[],
+            model=self.model,
+            type="system",
+            permissionMode=self.mode,
+            claude_code_version=self.version,
         )
         self.write(type="system", subtype="status", status="requesting")
         text = answer(self.messages, self.option("system-prompt"))
-        self.stream(text)
-        while self.retried:
-            self.retried = False
+        self.attempts, self.broken_off = 0, True
+        while self.broken_off:
+            self.attempts, self.broken_off = self.attempts + 1, False
             self.stream(text)
-        text = "".join(self.said)
+        outcome: dict[str, Any] = {"result": "".join(self.said)}
         if self.interrupted:
             self.keep("user", "[Request interrupted by user]")
-            self.verdict = {
+            outcome = {
                 "subtype": "error_during_execution",
                 "is_error": True,
+                "stop_reason": None,
                 "terminal_reason": "aborted_streaming",
                 "errors": ["[ede_diagnostic] result_type=user last_content_type=n/a"],
             }
-            self.lacks = ("result",)
         self.strike("result")
+        outcome.update(self.verdict)
+        for key in self.lacks:
+            del outcome[key]
         self.cost += COST
         self.save()
-        self.write_result(prompt_id, result=text)
+        self.write_result(prompt_id, **outcome)
         self.lifecycle(prompt_id, "cancelled" if self.interrupted else "completed")
         self.running = False
         self.strike("idle")
 
-    def stream(self, text):
+    def stream(self, text: str) -> None:
         """Write a message: a thought, and this text in pieces."""
         self.said.clear()
-        self.message_id = "msg_" + uuid.uuid4().hex
-        self.event(type="message_start", message=self.message([], 1))
-        thought = {"type": "thinking", "thinking": "", "signature": ""}
-        self.event(type="content_block_start", index=0, content_block=thought)
+        message: dict[str, Any] = {
+            "id": "msg_" + uuid.uuid4().hex,
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "model": self.model,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 7426, "output_tokens": 1},
+        }
+        self.event(type="message_start", message=message)
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        self.event(type="content_block_start", index=0, content_block=block)
         delta = {"type": "thinking_delta", "thinking": "Let me read it again."}
         self.event(type="content_block_delta", index=0, delta=delta)
         self.write(type="system", subtype="thinking_tokens", estimated_tokens=5)
-        thought = {**thought, "thinking": "Let me read it again.", "signature": "signed"}
-        self.write(type="assistant", message=self.message([thought], 1), parent_tool_use_id=None)
+        block = {"type": "thinking", "thinking": "Let me read it again.", "signature": "signed"}
+        self.write(
+            message={**message, "content": [block]}, parent_tool_use_id=None, type="assistant"
+        )
         self.event(type="content_block_stop", index=0)
         self.event(type="content_block_start", index=1, content_block={"type": "text", "text": ""})
         words = text.split(" ")
@@ -312,119 +286,73 @@ class Program(Faults):
             self.strike(f"delta {number}")
             while self.take_next(self.pace):
                 pass
+            if self.broken_off:
+                return
             if self.interrupted:
                 break
-            if self.retried:
-                return
             self.piece(word if number == len(words) else word + " ")
         self.strike("message")
-        assistant_id = self.keep("assistant", "".join(self.said))
+        said = "".join(self.said)
         self.write(
-            message=self.message([{"type": "text", "text": "".join(self.said)}], 1),
-            **{"uuid": assistant_id, "parent_tool_use_id": None, "type": "assistant"},
+            uuid=self.keep("assistant", said),
+            message={**message, "content": [{"type": "text", "text": said}]},
+            parent_tool_use_id=None,
+            type="assistant",
         )
         self.event(type="content_block_stop", index=1)
-        usage = {"input_tokens": 7426, "output_tokens": len(words)}
+        usage = {"input_tokens": 7426, "output_tokens": 24}
         reason = None if self.interrupted else "end_turn"
         self.event(type="message_delta", delta={"stop_reason": reason}, usage=usage)
         self.event(type="message_stop")
 
-    def message(self, content, output_tokens):
-        """A message of the Messages API."""
-        return {
-            **{"id": self.message_id, "type": "message", "role": "assistant", "content": content},
-            **{"model": self.model, "stop_reason": None, "stop_sequence": None},
-            "usage": {"input_tokens": 7426, "output_tokens": output_tokens},
-        }
+    # ---- the conversation and its file ----
 
-    def write_result(self, prompt_id, **fields):
-        """Write a turn's result."""
-        result = {
-            **{"duration_api_ms": 9, "stop_reason": "end_turn", "total_cost_usd": self.cost},
-            "usage": {"input_tokens": 7426, "output_tokens": 24},
-            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": self.cost}},
-            **{"permission_denials": [], "terminal_reason": "completed", "is_error": False},
-            **{"num_turns": 1, "subtype": "success", "api_error_status": None},
-            **fields,
-            **{"type": "result", "duration_ms": 12, "result_index": self.turns - 1},
-        }
-        if not self.older:
-            since = {self.model: {"outputTokens": 24, "costUSD": self.cost - self.rebased}}
-            result["model_usage_since_last_result"] = since
-            result["user_message_uuid"] = prompt_id
-            result["user_message_uuids"] = [prompt_id]
-        self.rebased = self.cost
-        result.update(self.verdict)
-        self.write(**{key: value for key, value in result.items() if key not in self.lacks})
-
-    def lifecycle(self, prompt_id, state):
-        """Write what becomes of a prompt."""
-        if not self.older:
-            self.write(type="command_lifecycle", command_uuid=prompt_id, state=state)
-
-    # ---- the conversation and its file ----------------------------------------------------------
-
-    def keep(self, role, content, message_id=None):
+    def keep(self, role: str, content: Any, message_id: str | None = None) -> str:
         """Add a message to the conversation; its id."""
         message_id = message_id or str(uuid.uuid4())
         self.messages.append({"role": role, "content": content, "uuid": message_id})
         self.save()
         return message_id
 
-    def file(self, session_id):
+    def file(self, session_id: str) -> str:
         """Where a conversation is kept: never in anybody's home."""
         folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.dirname(self.path)
         return os.path.join(folder, session_id + ".json")
 
-    def save(self):
+    def save(self) -> None:
         """Write the conversation to its file."""
         with open(self.file(self.session_id), "w") as file:
             json.dump({"messages": self.messages, "cost": self.cost}, file)
 
-    def resume(self):
-        """Continue an earlier conversation, if told so."""
-        session_id, message_id = self.option("resume"), self.option("resume-session-at")
-        if session_id is None:
-            return
-        try:
-            with open(self.file(session_id)) as file:
-                saved = json.load(file)
-        except OSError:
-            self.exit(1, f"No conversation found with session ID: {session_id}\n")
-        self.messages, self.cost = saved["messages"], saved["cost"]
-        self.rebased = self.cost
+    def resume(self, session_id: str, message_id: str | None) -> None:
+        """Continue an earlier conversation, up to this message."""
+        if not os.path.exists(self.file(session_id)):
+            faults.exit(self, 1, f"No conversation found with session ID: {session_id}\n")
+        with open(self.file(session_id)) as file:
+            saved = json.load(file)
+        self.session_id, self.messages = session_id, saved["messages"]
+        self.cost = self.cost_before = 0.0 if self.older else saved["cost"]
         if message_id is not None:
             known = [message["uuid"] for message in self.messages]
             if message_id not in known:
-                self.exit(1, f"No message found with message.uuid of: {message_id}\n")
+                faults.exit(self, 1, f"No message found with message.uuid of: {message_id}\n")
             del self.messages[known.index(message_id) + 1 :]
-        self.session_id = session_id
 
-    def option(self, name):
-        """The value of a flag, or None."""
-        for index, argument in enumerate(self.argv):
-            if argument == f"--{name}":
-                return self.argv[index + 1]
-            if argument.startswith(f"--{name}="):
-                return argument.partition("=")[2]
-        return None
+    # ---- control requests ----
 
-    # ---- control requests -----------------------------------------------------------------------
-
-    def serve(self, request_id, request):
+    def serve(self, request_id: str, request: dict[str, Any]) -> None:
         """Answer a control request."""
-        subtype = request["subtype"]
+        subtype = request.pop("subtype")
         self.note(got=subtype)
-        self.manner, self.reason = None, None
         self.strike(subtype)
         serve = getattr(self, "serve_" + subtype, None)
-        unknown = serve is None or (self.older and subtype == "rewind_conversation")
-        error, content = self.reason, {}
-        if unknown or self.manner == "refuse":
-            error = error or f"Unsupported control request subtype: {subtype}"
-        elif self.manner != "vain":
+        content: dict[str, Any] = {}
+        error = None
+        if self.manner == "refuse" or serve is None:
+            error = self.reason or f"Unsupported control request subtype: {subtype}"
+        elif self.manner in ("", "late"):
             try:
-                content = serve(**{key: request[key] for key in request if key != "subtype"})
+                content = serve(**request)
             except ValueError as exc:
                 error = str(exc)
         response = {"subtype": "success", "request_id": request_id, "response": content}
@@ -434,48 +362,52 @@ class Program(Faults):
             self.held.append(response)
         elif self.manner != "silent":
             self.write(type="control_response", response=response)
+        self.manner, self.reason = "", None
 
-    def serve_initialize(self, hooks=None, **_more):
-        """Say who we are."""
-        self.resume()
+    def serve_initialize(self, hooks: Any = None, **_more: Any) -> dict[str, Any]:
+        """Begin, or continue an earlier conversation; say who we are."""
+        session_id = self.option("resume")
+        if session_id is not None:
+            self.resume(session_id, self.option("resume-session-at"))
         self.hooks = hooks or {}
         about = {"commands": [], "agents": [], "models": [], "account": {}, "pid": os.getpid()}
-        return {**about, "output_style": "default", "claude_code_version": VERSION}
+        return {**about, "output_style": "default", "claude_code_version": self.version}
 
-    def serve_interrupt(self):
+    def serve_interrupt(self) -> dict[str, Any]:
         """End the turn, if there is one."""
         self.interrupted = self.running
         return {} if self.older else {"still_queued": []}
 
-    def serve_set_model(self, model=None):
+    def serve_set_model(self, model: str | None = None) -> dict[str, Any]:
         """Use another model from the next turn on."""
         self.model = model or MODEL
         return {"model": self.model}
 
-    def serve_set_permission_mode(self, mode):
+    def serve_set_permission_mode(self, mode: str) -> dict[str, Any]:
         """Use another mode."""
-        modes = ["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan"]
-        if mode not in modes:
-            raise ValueError("Cannot set permission mode: must be one of " + ", ".join(modes))
+        if mode not in MODES:
+            raise ValueError(f"Cannot set permission mode: must be one of {', '.join(MODES)}")
         self.mode = mode
         return {"mode": mode}
 
-    def serve_mcp_status(self):
+    def serve_mcp_status(self) -> dict[str, Any]:
         """There are no servers."""
         return {"mcpServers": []}
 
-    def serve_get_context_usage(self):
+    def serve_get_context_usage(self) -> dict[str, Any]:
         """How full the context is."""
         return {"categories": [], "totalTokens": 4000, "maxTokens": 200000, "percentage": 2}
 
-    def serve_rewind_files(self, user_message_id, dry_run=False):
+    def serve_rewind_files(self, user_message_id: str, dry_run: bool = False) -> dict[str, Any]:
         """Only where it was switched on."""
         if os.environ.get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING") != "true":
             raise ValueError("File rewinding is not enabled.")
         return {"canRewind": user_message_id in self.prompts, "filesChanged": []}
 
-    def serve_rewind_conversation(self, target_message_uuid, **_more):
+    def serve_rewind_conversation(self, target_message_uuid: str, **_more: Any) -> dict[str, Any]:
         """Take a prompt, and all after it, out of the conversation."""
+        if self.older:
+            raise ValueError("Unsupported control request subtype: rewind_conversation")
         known = [message["uuid"] for message in self.messages]
         if self.running or target_message_uuid not in known:
             raise ValueError("Cannot rewind: a turn is running, or there is no such message")
@@ -485,16 +417,9 @@ class Program(Faults):
         return {"rewound": True, "precedingAssistantUuid": known[index - 1] if index else None}
 
 
-def write(fd, data):
-    """Write all of it, however long nobody reads."""
-    data = memoryview(data)
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def main(path, faults, older, pace):
+def main(path: str, script: list[dict[str, Any]], **settings: Any) -> None:
     """Be the program; called by the file that a test wrote."""
     try:
-        Program(path, faults, older, pace, sys.argv[1:]).run()
+        Program(sys.argv[1:], path, script, **settings).run()
     except BrokenPipeError:
         os._exit(1)

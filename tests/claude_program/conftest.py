@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from trio_claude import CLIBackend
 
-from .support import Claude
+from .support import Claude, children, processes_in
 
 
 @pytest.fixture(scope="session")
@@ -32,19 +31,5 @@ def claude(cli_path: str, tmp_path: Path) -> Iterator[Claude]:
     home.mkdir()
     cwd.mkdir()
     yield Claude(CLIBackend(cli_path=cli_path), home, cwd)
-    left = list(_processes_left(home))
+    left = [*processes_in(home), *children()]
     assert not left, f"processes are left: {left}"
-
-
-def _processes_left(home: Path) -> Iterator[str]:
-    """Our children, zombies too, and whoever lives in that home."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            # The name may hold anything; what follows it is the state and the parent.
-            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
-            ours = int(parent) == os.getpid()
-            if ours or f"HOME={home}".encode() in (place / "environ").read_bytes().split(b"\0"):
-                command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                yield f"{place.name} ({state}) {command}"
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has gone meanwhile, or is somebody else's

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import attrs
 import trio
 
 from trio_claude import (
+    AssistantMessage,
     CLIBackend,
     ResponseStream,
     SessionHandle,
     SessionSpec,
     TextDelta,
+    ToolUseBlock,
     open_session,
 )
 from trio_claude.simulator import Responder, SimulatedRequest, Simulator, open_simulator
@@ -56,6 +58,11 @@ class Claude:
     def spec(self, simulator: Simulator, **more: Any) -> SessionSpec:
         """The same for a supervisor."""
         return SessionSpec(**self.options(simulator, **more))
+
+    def transcripts(self) -> str:
+        """What the program has written down of its conversations."""
+        notes = self.home.glob(".claude/projects/*/*.jsonl")
+        return "".join(note.read_text() for note in notes)
 
     @asynccontextmanager
     async def session(
@@ -107,6 +114,39 @@ async def read_to_text(stream: ResponseStream) -> None:
     raise AssertionError("the answer has no text")
 
 
+async def read_to_tool(stream: ResponseStream) -> None:
+    """Read the answer to its first use of a tool."""
+    async for event in stream:
+        if isinstance(event, AssistantMessage) and any(
+            isinstance(block, ToolUseBlock) for block in event.content
+        ):
+            return
+    raise AssertionError("the answer uses no tool")
+
+
 async def kill(session: SessionHandle) -> None:
     """Kill the session's program as the system does when it needs the memory."""
     os.kill((await session.server_info())["pid"], signal.SIGKILL)
+
+
+def processes_in(home: Path) -> Iterator[str]:
+    """Whoever lives in that home: the program, and all that it has started."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or not ours
+            if f"HOME={home}".encode() in (place / "environ").read_bytes().split(b"\0"):
+                yield f"{place.name} {command_of(place.name)}"
+
+
+def children() -> Iterator[str]:
+    """Our own children, dead ones that nobody has waited for too."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name may hold anything; what follows it is the state and the parent.
+            state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid():
+                yield f"{place.name} ({state}) {command_of(place.name)}"
+
+
+def command_of(pid: int | str) -> str:
+    """The program's name and arguments, as everybody on the machine can read them."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()

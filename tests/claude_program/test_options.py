@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from trio_claude import ControlError
+from trio_claude import ControlError, ResultError
 from trio_claude.simulator import script
 
 from .support import Claude, conversations, use
@@ -13,7 +15,7 @@ from .support import Claude, conversations, use
 async def test_options_arrive(claude: Claude) -> None:
     """What the session was told is in the requests that its program makes."""
     async with claude.session(
-        model="haiku",
+        model="claude-sonnet-4-6",
         system_prompt="--You are a poet.",
         append_system_prompt="You rhyme.",
         max_tokens=1234,
@@ -26,7 +28,7 @@ async def test_options_arrive(claude: Claude) -> None:
         await session.query("--help me")
     [request] = conversations(simulator)
     body = request.body
-    assert body["model"].startswith("claude-haiku-")
+    assert body["model"] == "claude-sonnet-4-6"
     assert "--You are a poet." in str(body["system"])
     assert "You rhyme." in str(body["system"])
     assert body["max_tokens"] == 1234
@@ -42,6 +44,49 @@ async def test_options_arrive(claude: Claude) -> None:
     assert "--help me" in str(body["messages"])
 
 
+async def test_every_flag_is_known(claude: Claude, tmp_path: Path) -> None:
+    """The program takes what we call its options: each is seen to do something, where it can be."""
+    elsewhere, plugin = tmp_path / "elsewhere", tmp_path / "plugin"
+    (plugin / ".claude-plugin").mkdir(parents=True)
+    (plugin / ".claude-plugin" / "plugin.json").write_text('{"name": "a-plugin"}')
+    elsewhere.mkdir()
+    mcp_config = tmp_path / "mcp.json"
+    mcp_config.write_text('{"mcpServers": {}}')
+    written, heard = elsewhere / "written.txt", list[str]()
+    again = use("Write", file_path=str(written), content="x")
+    async with claude.session(
+        script({"Go on for ever": [[again], [again], [again]]}),
+        add_dir=[elsewhere],
+        agents={"poet": {"description": "An agent that rhymes", "prompt": "You rhyme."}},
+        allowed_tools=["Write", "Read(/tmp/**)"],
+        disallowed_tools=["WebFetch", "Bash(rm *)"],
+        fallback_model="haiku",
+        include_hook_events=True,
+        max_budget_usd=10.5,
+        max_turns=2,
+        mcp_config=mcp_config,
+        permission_mode="dontAsk",
+        plugins=[plugin],
+        setting_sources=[],
+        settings={"env": {"NOBODY_READS_THIS": "x"}},
+        stderr=heard.append,
+        strict_mcp_config=True,
+        config_dir=tmp_path / "config",
+        extra_args={"debug-to-stderr": None},
+        thinking={"type": "adaptive", "display": "summarized"},
+    ) as (session, simulator):
+        with pytest.raises(ResultError, match="maximum number of turns") as caught:
+            await session.query("Go on for ever")
+    assert caught.value.result is not None
+    assert caught.value.result.subtype == "error_max_turns"
+    assert written.read_text() == "x"
+    body = conversations(simulator)[0].body
+    assert "An agent that rhymes" in str(body["messages"])
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert heard
+    assert (tmp_path / "config").is_dir()
+
+
 async def test_a_token_instead_of_a_key(claude: Claude) -> None:
     """The token travels as a bearer token, and no key goes with it."""
     async with claude.session(api_key=None, auth_token="a-token") as (session, simulator):
@@ -54,8 +99,8 @@ async def test_a_token_instead_of_a_key(claude: Claude) -> None:
 async def test_what_can_be_asked_and_changed(claude: Claude) -> None:
     """The model and the permissions change from the next turn on; a wrong word changes nothing."""
     note = claude.cwd / "note.txt"
-    steps = [[use("Write", file_path=str(note), content="x")], "Done."]
-    answers = script({"Write": steps, "Hello": ["Hi."]})
+    write = use("Write", file_path=str(note), content="x")
+    answers = script({"Write": [[write], "Done."], "Hello": ["Hi."]})
     async with claude.session(answers, model="sonnet") as (session, simulator):
         await session.set_model("haiku")
         await session.query("Hello")

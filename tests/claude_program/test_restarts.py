@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -10,14 +13,25 @@ import trio
 from trio_claude import (
     ProcessError,
     SessionCrashed,
+    SessionHandle,
     SessionReady,
     SupervisorEvent,
     open_session,
     open_supervisor,
 )
-from trio_claude.simulator import open_simulator
+from trio_claude.simulator import Simulator, open_simulator
 
-from .support import ASK, LEARN, LEARN_IN_VAIN, PATIENCE, Claude, conversations, kill, read_to_text
+from .support import (
+    ASK,
+    LEARN,
+    LEARN_IN_VAIN,
+    PATIENCE,
+    Claude,
+    conversations,
+    kill,
+    processes_in,
+    read_to_text,
+)
 
 
 async def test_killed_in_mid_answer(claude: Claude) -> None:
@@ -80,7 +94,7 @@ async def test_the_last_conversation_is_resumed(claude: Claude) -> None:
             async with open_supervisor([spec], on_event=note) as supervisor:
                 session = supervisor.get_session("it")
                 told = await session.query(LEARN)
-                await kill_in_turn(session, simulator)
+                await kill_in_turn(claude, session, simulator)
                 known = await session.query(ASK)
                 assert str(known).startswith("Your favorite language is Python.")
                 assert known.session_id == told.session_id
@@ -94,27 +108,31 @@ async def test_the_last_conversation_is_resumed(claude: Claude) -> None:
                 assert str(await session.query(ASK)).startswith("I don't know")
 
 
-async def kill_in_turn(session: Any, simulator: Any) -> None:
-    """Kill the program in the middle of an answer that is in vain."""
+async def kill_in_turn(claude: Claude, session: SessionHandle, simulator: Simulator) -> None:
+    """Kill the program in the middle of an answer that is in vain, and of which it kept a note."""
     simulator.hold_next()
     with pytest.raises(SessionCrashed):
         async with session.stream(LEARN_IN_VAIN) as stream:
             await read_to_text(stream)
+            # It writes behind its answers, and whoever waits for that can only look.
+            while LEARN_IN_VAIN not in claude.transcripts():  # noqa: ASYNC110
+                await trio.sleep(0.01)
             await kill(session)
             async for _ in stream:
                 pass
 
 
-async def test_a_conversation_is_resumed_by_its_id(claude: Claude) -> None:
-    """Another session goes on with it, or with a copy; a fresh one knows nothing of it."""
+async def test_a_conversation_goes_on_in_another_session(claude: Claude) -> None:
+    """The last one of the directory, or one by its id; a fork of it is another one."""
     with trio.fail_after(PATIENCE):
         async with open_simulator() as simulator:
             async with open_session(**claude.options(simulator)) as session:
                 first = await session.query(LEARN)
-            resume = claude.options(simulator, resume=first.session_id)
-            async with open_session(**resume) as session:
+            last = claude.options(simulator, continue_conversation=True)
+            async with open_session(**last) as session:
                 again = await session.query(ASK)
-            async with open_session(**resume, fork_session=True) as session:
+            fork = claude.options(simulator, resume=first.session_id, fork_session=True)
+            async with open_session(**fork) as session:
                 forked = await session.query(ASK)
     for answer in (again, forked):
         assert str(answer).startswith("Your favorite language is Python.")
@@ -133,3 +151,45 @@ async def test_an_id_that_is_not_there(claude: Claude) -> None:
     assert caught.value.exit_code == 1
     assert f"No conversation found with session ID: {nobody}" in caught.value.stderr
     assert nobody in str(caught.value)
+
+
+PARENT = """
+import json, os, sys
+import trio, trio_claude
+
+async def main(cli_path, options):
+    backend = trio_claude.CLIBackend(cli_path=cli_path)
+    async with trio_claude.open_session(backend=backend, **json.loads(options)) as session:
+        await session.query("Hello")
+        print((await session.server_info())["pid"], flush=True)
+        await trio.sleep_forever()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+async def test_it_does_not_outlive_us(claude: Claude) -> None:
+    """Whoever kills the program that has the session outright kills claude, too."""
+    with trio.fail_after(PATIENCE):
+        async with open_simulator() as simulator:
+            options = claude.options(simulator, cwd=str(claude.cwd))
+            del options["backend"]
+            parent = await trio.lowlevel.open_process(
+                [sys.executable, "-c", PARENT, str(claude.backend.cli_path), json.dumps(options)],
+                stdout=subprocess.PIPE,
+            )
+            assert parent.stdout is not None
+            async with parent.stdout:
+                pid = int(await parent.stdout.receive_some())
+                gone = os.pidfd_open(pid)
+                parent.kill()
+                await parent.wait()
+                await trio.lowlevel.wait_readable(gone)
+                os.close(gone)
+                await all_gone(claude)
+
+
+async def all_gone(claude: Claude) -> None:
+    """Wait until the guardian has done its work; there is nobody left to say so."""
+    while any(processes_in(claude.home)):  # noqa: ASYNC110
+        await trio.sleep(0.01)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import trio
 from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 from trio_claude import (
     HookMatcher,
@@ -15,6 +17,7 @@ from trio_claude import (
     PermissionResult,
     PermissionResultAllow,
     PermissionResultDeny,
+    ResultMessage,
     SessionCrashed,
     ToolPermissionContext,
     ToolUseBlock,
@@ -22,24 +25,24 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
-from trio_claude.simulator import open_simulator, script
+from trio_claude.simulator import Responder, Step, open_simulator, script
 
-from .support import PATIENCE, Claude, results, text_of, use
+from .support import PATIENCE, Claude, command_of, results, text_of, use
 
 WRITE = "Write a note"
 NOTE = "My pet is Tom"
 
 
-def writing(claude: Claude, **more: Any) -> Any:
-    """A Claude that writes a note where it is asked to."""
+def writing(claude: Claude, more: Mapping[str, Sequence[Step]] | None = None) -> Responder:
+    """A Claude that writes a note where it is asked to, and what more it answers."""
     tool = use("Write", file_path=str(claude.cwd / "note.txt"), content=f"{NOTE}\n")
-    return script({WRITE: [[tool], "That was all."], **more})
+    return script({WRITE: [[tool], "That was all."], **(more or {})})
 
 
 async def test_a_file_is_written_and_read(claude: Claude) -> None:
     """Write makes a real file, Read brings its content back, and the next turn knows of it."""
     note = claude.cwd / "note.txt"
-    answers = writing(claude, **{"Read it": [[use("Read", file_path=str(note))]]})
+    answers = writing(claude, {"Read it": [[use("Read", file_path=str(note))]]})
     async with claude.session(answers, permission_mode="acceptEdits") as (session, simulator):
         async with session.stream(WRITE) as stream:
             events = [event async for event in stream]
@@ -49,17 +52,9 @@ async def test_a_file_is_written_and_read(claude: Claude) -> None:
         assert str(await session.query("What's my pet?")).startswith("Your pet is Tom.")
     uses = [b for e in events for b in getattr(e, "content", ()) if isinstance(b, ToolUseBlock)]
     assert [(b.name, b.input["content"]) for b in uses] == [("Write", f"{NOTE}\n")]
-    assert events[-1].num_turns == 2
-    assert str(events[-1]) == "That was all."
-
-
-async def test_without_a_permission_nothing_is_written(claude: Claude) -> None:
-    """Nobody to ask, and no permission given: the tool fails, and the turn goes on."""
-    async with claude.session(writing(claude)) as (session, simulator):
-        result = await session.query(WRITE)
-    assert str(result) == "That was all."
-    assert [block["is_error"] for block in results(simulator)] == [True]
-    assert list(claude.cwd.iterdir()) == []
+    result = events[-1]
+    assert isinstance(result, ResultMessage)
+    assert (str(result), result.num_turns) == ("That was all.", 2)
 
 
 async def test_a_permission_is_denied(claude: Claude) -> None:
@@ -108,7 +103,7 @@ async def test_a_permission_is_given_for_good(claude: Claude) -> None:
         return PermissionResultAllow(updated_permissions=context.suggestions)
 
     again = use("Write", file_path=str(claude.cwd / "again.txt"), content="again")
-    answers = writing(claude, **{"Write more": [[again]]})
+    answers = writing(claude, {"Write more": [[again]]})
     async with claude.session(answers, can_use_tool=can_use_tool) as (session, _):
         await session.query(WRITE)
         await session.query("Write more")
@@ -144,21 +139,13 @@ async def test_a_permission_may_be_a_question_to_another_session(claude: Claude)
 
     with trio.fail_after(PATIENCE):
         async with (
-            open_simulator(
-                script({WRITE: writing_steps(claude), "May it write?": ["Never."]})
-            ) as simulator,
+            open_simulator(writing(claude, {"May it write?": ["Never."]})) as simulator,
             open_session(**claude.options(simulator)) as judge,
             open_session(**claude.options(simulator, can_use_tool=can_use_tool)) as worker,
         ):
             await worker.query(WRITE)
             assert [text_of(block) for block in results(simulator)] == ["Never."]
     assert list(claude.cwd.iterdir()) == []
-
-
-def writing_steps(claude: Claude) -> list[Any]:
-    """The steps of `writing`."""
-    tool = use("Write", file_path=str(claude.cwd / "note.txt"), content=f"{NOTE}\n")
-    return [[tool], "That was all."]
 
 
 async def test_a_callback_that_fails_lets_nothing_through(claude: Claude) -> None:
@@ -210,7 +197,9 @@ async def test_hooks_listen(claude: Claude) -> None:
     heard = []
 
     async def listen(event: Mapping[str, Any], tool_use_id: str | None) -> None:
-        heard.append((event["hook_event_name"], event.get("tool_name"), tool_use_id is not None))
+        heard.append((event["hook_event_name"], event.get("tool_name")))
+        if "tool_name" in event:
+            assert event["tool_use_id"] == tool_use_id
 
     async with claude.session(
         writing(claude),
@@ -224,10 +213,10 @@ async def test_hooks_listen(claude: Claude) -> None:
     ) as (session, _):
         await session.query(WRITE)
     assert heard == [
-        ("UserPromptSubmit", None, False),
-        ("PreToolUse", "Write", True),
-        ("PostToolUse", "Write", True),
-        ("Stop", None, False),
+        ("UserPromptSubmit", None),
+        ("PreToolUse", "Write"),
+        ("PostToolUse", "Write"),
+        ("Stop", None),
     ]
     assert (claude.cwd / "note.txt").exists()
 
@@ -243,7 +232,7 @@ async def test_a_tool_of_this_process(claude: Claude) -> None:
         await trio.lowlevel.checkpoint()  # it runs in the session's own run
         sold.append(item)
         if item == "moon":
-            raise ValueError("not for sale")
+            raise ToolError("not for sale")
         return f"{len(item)} coins"
 
     answers = script(
@@ -255,9 +244,39 @@ async def test_a_tool_of_this_process(claude: Claude) -> None:
     async with claude.session(
         answers, mcp_servers={"shop": server}, allowed_tools=["mcp__shop__price"]
     ) as (session, simulator):
-        assert 'The tool gave back: "4 coins".' in str(await session.query("A fish"))
+        assert "4 coins" in str(await session.query("A fish"))
         assert "The tool failed:" in str(await session.query("The moon"))
         assert "not for sale" in text_of(results(simulator)[-1])
         status = await session.mcp_status()
     assert sold == ["fish", "moon"]
     assert [(s["name"], s["status"]) for s in status["mcpServers"]] == [("shop", "connected")]
+
+
+SERVER = """
+import os
+from mcp.server import MCPServer
+
+server = MCPServer("words")
+
+@server.tool()
+def word() -> str:
+    return os.environ["WORD"]
+
+server.run()
+"""
+
+
+async def test_a_tool_of_another_process(claude: Claude) -> None:
+    """The program starts a server by itself; what only that is to know is in no list of processes."""
+    secret = "a-secret-word"
+    answers = script({"The word": [[use("mcp__words__word")]]})
+    server = {"command": sys.executable, "args": ["-c", SERVER], "env": {"WORD": secret}}
+    async with claude.session(
+        answers, mcp_servers={"words": server}, allowed_tools=["mcp__words"]
+    ) as (session, _):
+        assert secret in str(await session.query("The word"))
+        pid = (await session.server_info())["pid"]
+        command = command_of(pid)
+    assert "mcp-config" in command
+    assert secret not in command
+    assert "a-dummy" not in command

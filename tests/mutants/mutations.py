@@ -83,8 +83,9 @@ MUTATIONS = (
     Mutation(
         "success-clears-window",
         _ROSTER,
-        "            self._report(SessionReady, child)\n",
-        "            self._report(SessionReady, child)\n            self.intensity._times.clear()\n",
+        "            self._report(SessionReady, child, resumed=child.resumed)\n",
+        "            self._report(SessionReady, child, resumed=child.resumed)\n"
+        "            self.intensity._times.clear()\n",
         "a successful start must not clear the window",
     ),
     Mutation(
@@ -830,9 +831,9 @@ MUTATIONS = (
     ),
     Mutation(
         "conversation-id-kept",
-        _SESSION,
-        "                        self.inbox.session_id = None\n",
-        "",
+        _INBOX,
+        "        self.resumed = False\n        self.session_id = None\n",
+        "        self.resumed = False\n",
         "a new conversation has no id yet",
     ),
     Mutation(

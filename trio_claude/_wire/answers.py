@@ -10,7 +10,8 @@ long way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+import json
+from typing import TYPE_CHECKING, Any, get_args
 
 from .api_errors import unreadable
 from .deltas import Delta, Shape, shape_of
@@ -104,3 +105,24 @@ class AnswerDecoder:
                 self._host,
                 f"an event is larger than max_event_size, {self._max_event_size} bytes",
             )
+
+
+def structured_output(host: str, text: str, stop_reason: str | None) -> Any:
+    """What an answer in a form that was asked for holds.
+
+    Args:
+      host: whose answer it is, for the message.
+      text: the final text.
+      stop_reason: why it ended.
+
+    Raises:
+      APIError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise unreadable(
+            host,
+            "it is not the JSON that output_format asks for (it ended with the stop_reason "
+            f"{stop_reason!r})",
+        ) from exc

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ _SWITCHES = {
     "strict_mcp_config": "strict-mcp-config",
     "include_hook_events": "include-hook-events",
 }
+
+_REFERENCE = re.compile(r"\$\{[^}]*\}")  # in the configuration of an MCP server
 
 # Set by the program for what it starts itself. One that finds them takes itself for a part of
 # another one's session.
@@ -156,8 +159,8 @@ def _mcp_servers(servers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     variables: dict[str, str] = {}
 
     def hidden(text: object) -> object:
-        # Empty ones hide nothing, and one that refers to a variable itself is not looked at twice.
-        if not isinstance(text, str) or not text or "${" in text:
+        # What refers to a variable itself must stay where it is, for it is not looked at twice.
+        if not isinstance(text, str) or not text or _REFERENCE.search(text):
             return text
         name = f"TRIO_CLAUDE_MCP_{len(variables) + 1}"
         variables[name] = text

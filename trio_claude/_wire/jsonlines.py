@@ -8,6 +8,7 @@ begins like an object and is none is an error: it may have been the end of the t
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from .._errors import ProtocolError
@@ -57,10 +58,8 @@ class LineDecoder:
 
         Half a line is nothing: whoever waits for more finds out that it is missing.
         """
-        try:
+        with suppress(ProtocolError):
             self._take(b"".join(self._pending), lines)
-        except ProtocolError:
-            pass
         self._pending = []
 
     def _take(self, line: bytes, lines: list[JSONLine]) -> None:

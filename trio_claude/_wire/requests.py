@@ -23,10 +23,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._errors import ConfigurationError
-from .._options import DEFAULT_BASE_URL, SessionOptions
+from .._options import EVERY_BACKEND, SessionOptions, refuse_options
 
 Raw: TypeAlias = dict[str, Any]
 """A message, or a block of one, as the service's JSON."""
+
+MESSAGES_OPTIONS = EVERY_BACKEND | {
+    "api_key",
+    "auth_token",
+    "base_url",
+    "model",
+    "system_prompt",
+    "append_system_prompt",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "thinking",
+    "effort",
+    "output_format",
+    "metadata",
+    "max_retries",
+    "extra_headers",
+    "extra_body",
+}
+"""The options that the Messages API has."""
+
+# What holds where nobody has said anything.
+DEFAULT_BASE_URL = "https://api.anthropic.com"
+DEFAULT_MODEL = "sonnet"
+DEFAULT_MAX_TOKENS = 8192
+DEFAULT_MAX_RETRIES = 2
 
 API_VERSION = "2023-06-01"
 NO_RESULT = "No result was given for this tool call."
@@ -39,12 +67,22 @@ _THINKING = ("thinking", "redacted_thinking")
 _OF_HTTP_ITSELF = ("content-length", "transfer-encoding")
 
 
+def refuse_unsupported(options: SessionOptions) -> None:
+    """Raise ConfigurationError for an option that is set and that the Messages API does not have."""
+    refuse_options(options, MESSAGES_OPTIONS, "the Messages API", "cli")
+
+
 # ---- addresses, headers and bodies -------------------------------------------------------------------------
 
 
 def endpoint(options: SessionOptions, path: str) -> str:
     """The address of a request."""
     return (options.base_url or DEFAULT_BASE_URL).rstrip("/") + path
+
+
+def max_retries(options: SessionOptions) -> int:
+    """How often a request may be sent again."""
+    return DEFAULT_MAX_RETRIES if options.max_retries is None else options.max_retries
 
 
 def request_headers(options: SessionOptions, user_agent: str) -> dict[str, str]:
@@ -88,7 +126,7 @@ def request_body(messages: list[Raw], model: str | None, options: SessionOptions
     )
     body: Raw = {
         "model": model,
-        "max_tokens": options.max_tokens,
+        "max_tokens": options.max_tokens or DEFAULT_MAX_TOKENS,
         "system": system or None,
         "temperature": options.temperature,
         "top_p": options.top_p,
@@ -96,6 +134,7 @@ def request_body(messages: list[Raw], model: str | None, options: SessionOptions
         "stop_sequences": list(options.stop_sequences or ()) or None,
         "thinking": options.thinking,
         "metadata": options.metadata,
+        "output_config": _output_config(options),
     }
     body = {name: value for name, value in body.items() if value is not None}
     extra = options.extra_body or {}
@@ -103,6 +142,11 @@ def request_body(messages: list[Raw], model: str | None, options: SessionOptions
         if name in extra:
             raise ConfigurationError(f"extra_body must not set {name!r}: the session does")
     return _json({**body, **extra, "messages": messages, "stream": True})
+
+
+def _output_config(options: SessionOptions) -> Raw | None:
+    config = {"effort": options.effort, "format": options.output_format}
+    return {name: value for name, value in config.items() if value is not None} or None
 
 
 def _json(body: Raw) -> bytes:
@@ -113,7 +157,7 @@ def _json(body: Raw) -> bytes:
             return dumps(body, ascii_only=True).encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigurationError(
-            f"extra_body, thinking and metadata must be JSON, and this is not: {exc}"
+            f"extra_body, output_format, thinking and metadata must be JSON, and this is not: {exc}"
         ) from exc
 
 

@@ -6,7 +6,7 @@ own: ``session_specs(name=st.none(), backend=st.just(my_backend))``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +18,15 @@ except ModuleNotFoundError as error:
         "trio_claude.testing.strategies needs hypothesis: pip install hypothesis", name=error.name
     ) from error
 
-from .._options import SessionOptions, SessionSpec
+from .._callbacks import (
+    HOOK_EVENTS,
+    HookMatcher,
+    PermissionResult,
+    PermissionResultAllow,
+    ToolPermissionContext,
+)
+from .._cli_options import PERMISSION_MODES
+from .._options import EFFORTS, SessionOptions, SessionSpec
 from .._supervision.policy import (
     AUTO_SHUTDOWNS,
     STRATEGIES,
@@ -50,31 +58,123 @@ def _fields(
     return st.fixed_dictionaries(given, optional=others)
 
 
+_JSON_TEXTS = st.dictionaries(_WORDS, _TEXTS, max_size=2)
 _JSON = st.dictionaries(_WORDS, st.none() | st.booleans() | st.integers() | _TEXTS, max_size=2)
 
-_OPTIONS: dict[str, st.SearchStrategy[Any]] = {
+
+async def _may_use(
+    _tool: str, _input: Mapping[str, Any], _context: ToolPermissionContext
+) -> PermissionResult:
+    return PermissionResultAllow()
+
+
+async def _hook(_input: Mapping[str, Any], _tool_use_id: str | None) -> None:
+    return None
+
+
+_WORD_LISTS = st.lists(_WORDS, max_size=3).map(tuple)
+_PATHS = _WORDS.map("/{}".format)
+_PATH_LISTS = st.lists(_PATHS, max_size=2).map(tuple)
+_MCP_SERVERS = st.one_of(
+    st.fixed_dictionaries({"command": _WORDS}, optional={"env": _JSON_TEXTS}),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["http", "sse"]), "url": st.just("http://h.example")},
+        optional={"headers": _JSON_TEXTS},
+    ),
+)
+_HOOK_MATCHERS = st.builds(
+    HookMatcher,
+    st.lists(st.just(_hook), min_size=1, max_size=2),
+    matcher=st.none() | _WORDS,
+    timeout=st.none() | _seconds(0.25),
+)
+
+_OF_BOTH: dict[str, st.SearchStrategy[Any]] = {
     "base_url": st.builds("http://{}.example:{}".format, _WORDS, st.integers(1, 65535)),
     "model": st.sampled_from(["opus", "sonnet", "haiku"]) | _WORDS,
     "system_prompt": _TEXTS,
     "append_system_prompt": _TEXTS,
     "max_tokens": st.integers(1, 100_000),
-    "temperature": _SHARES,
-    "top_p": _SHARES,
-    "top_k": st.integers(0, 1_000),
-    "stop_sequences": st.lists(_WORDS, max_size=3).map(tuple),
     "thinking": st.just({"type": "enabled", "budget_tokens": 2048}),
-    "metadata": st.builds(lambda user: {"user_id": user}, _WORDS),
+    "effort": st.sampled_from(EFFORTS),
+    "output_format": st.just({"type": "json_schema", "schema": {"type": "object"}}),
     "timeout": _seconds(0.25) | st.just(math.inf),
     "max_retries": st.integers(0, 5),
     "max_queue": st.integers(0, 5) | st.just(math.inf),
     "extra_headers": st.dictionaries(_WORDS, _WORDS, max_size=2),
     "extra_body": _JSON,
 }
-_CREDENTIALS: st.SearchStrategy[dict[str, str]] = st.one_of(
+_OF_MESSAGES: dict[str, st.SearchStrategy[Any]] = {
+    "temperature": _SHARES,
+    "top_p": _SHARES,
+    "top_k": st.integers(0, 1_000),
+    "stop_sequences": _WORD_LISTS,
+    "metadata": st.builds(lambda user: {"user_id": user}, _WORDS),
+}
+_OF_CLI: dict[str, st.SearchStrategy[Any]] = {
+    "cwd": _PATHS,
+    "add_dir": _PATH_LISTS,
+    "tools": _WORD_LISTS,
+    "allowed_tools": _WORD_LISTS,
+    "disallowed_tools": _WORD_LISTS,
+    "permission_mode": st.sampled_from(PERMISSION_MODES),
+    "hooks": st.dictionaries(
+        st.sampled_from(HOOK_EVENTS), st.lists(_HOOK_MATCHERS, max_size=2), max_size=2
+    ),
+    "mcp_servers": st.dictionaries(_WORDS, _MCP_SERVERS, max_size=2),
+    "mcp_config": _PATHS,
+    "strict_mcp_config": st.booleans(),
+    "agents": st.dictionaries(
+        _WORDS, st.fixed_dictionaries({"description": _TEXTS, "prompt": _TEXTS}), max_size=2
+    ),
+    "plugins": _PATH_LISTS,
+    "settings": _JSON | _PATHS,
+    "setting_sources": st.lists(
+        st.sampled_from(["user", "project", "local"]), unique=True, max_size=3
+    ).map(tuple),
+    "max_turns": st.integers(1, 100),
+    "max_budget_usd": st.floats(0.01, 100),
+    "fallback_model": _WORDS,
+    "enable_file_checkpointing": st.booleans(),
+    "include_hook_events": st.booleans(),
+    "config_dir": _PATHS,
+    "env": st.dictionaries(
+        _WORDS,
+        st.none() | st.text(st.characters(exclude_characters="\0", codec="utf-8")),
+        max_size=2,
+    ),
+    "inherit_env": st.booleans() | _WORD_LISTS,
+    "extra_args": st.dictionaries(_WORDS.map("x-{}".format), st.none() | _WORDS, max_size=2),
+    "max_buffer_size": st.integers(1, 2**30),
+    "stderr": st.just(lambda _line: None),
+}
+# Of each of these groups of options, any one is drawn, or none.
+_CREDENTIALS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"api_key": _WORDS}),
     st.fixed_dictionaries({"auth_token": _WORDS}),
 )
+_PERMISSIONS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({}),
+    st.just({"can_use_tool": _may_use}),
+    st.fixed_dictionaries({"permission_prompt_tool": _WORDS}),
+)
+_CONTINUED: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"resume": st.just("last") | _WORDS}, optional={"fork_session": st.booleans()}
+    ),
+    st.just({"continue_conversation": True}),
+    st.just({"continue_conversation": True, "fork_session": True}),
+)
+_GROUPS: Mapping[bool, Sequence[tuple[set[str], st.SearchStrategy[dict[str, Any]]]]] = {
+    False: [({"api_key", "auth_token"}, _CREDENTIALS)],
+    True: [
+        ({"api_key", "auth_token"}, _CREDENTIALS),
+        ({"can_use_tool", "permission_prompt_tool"}, _PERMISSIONS),
+        ({"resume", "continue_conversation", "fork_session"}, _CONTINUED),
+    ],
+}
 
 _WINDOW: dict[str, st.SearchStrategy[Any]] = {
     "max_restarts": st.integers(0, 5),
@@ -90,32 +190,47 @@ _AS_CHILD: dict[str, st.SearchStrategy[Any]] = {
 _MISHAPS: st.SearchStrategy[Mishap] = st.sampled_from(["crash", "stop", "restart", "terminate"])
 
 
+@st.composite
 def _options(
-    own: Mapping[str, st.SearchStrategy[Any]], given: Mapping[str, st.SearchStrategy[Any]]
-) -> st.SearchStrategy[dict[str, Any]]:
-    """Fields for a class of options. A key and a token are never drawn both."""
-    fields = _fields(own, given)
-    if "api_key" in given or "auth_token" in given:
-        return fields
-    return st.builds(lambda key, drawn: key | drawn, _CREDENTIALS, fields)
+    draw: st.DrawFn,
+    own: Mapping[str, st.SearchStrategy[Any]],
+    given: Mapping[str, st.SearchStrategy[Any]],
+    cli: bool,
+) -> dict[str, Any]:
+    """Fields for a class of options. What excludes each other is never drawn both."""
+    drawn = draw(_fields(_OF_BOTH | (_OF_CLI if cli else _OF_MESSAGES) | own, given))
+    for names, group in _GROUPS[cli]:
+        if not names & given.keys():
+            drawn |= draw(group)
+    return drawn
 
 
-def session_options(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[SessionOptions]:
-    """:class:`~trio_claude.SessionOptions` in which anything, everything or nothing is set."""
-    return _options(_OPTIONS, fields).map(lambda drawn: SessionOptions(**drawn))
+def session_options(
+    *, cli: bool = False, **fields: st.SearchStrategy[Any]
+) -> st.SearchStrategy[SessionOptions]:
+    """:class:`~trio_claude.SessionOptions` in which anything, everything or nothing is set.
+
+    Args:
+      cli: draw the options of the Claude CLI; else those of the Messages API. Neither takes all
+        of the other's.
+      fields: strategies for single options.
+    """
+    return _options({}, fields, cli).map(lambda drawn: SessionOptions(**drawn))
 
 
-def session_specs(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[SessionSpec]:
+def session_specs(
+    *, cli: bool = False, **fields: st.SearchStrategy[Any]
+) -> st.SearchStrategy[SessionSpec]:
     """:class:`~trio_claude.SessionSpec`, with every restart type, named and unnamed.
 
     What is drawn to be significant is never permanent. ``backend`` is never set by itself: give
     it, unless the sessions are to talk to the service.
+
+    Args:
+      cli: as for :func:`session_options`.
+      fields: strategies for single fields.
     """
-    return (
-        _options(_OPTIONS | _AS_CHILD, fields)
-        .map(_consistent)
-        .map(lambda drawn: SessionSpec(**drawn))
-    )
+    return _options(_AS_CHILD, fields, cli).map(_consistent).map(lambda drawn: SessionSpec(**drawn))
 
 
 def _consistent(drawn: dict[str, Any]) -> dict[str, Any]:

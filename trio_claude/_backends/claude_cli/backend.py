@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
-import trio
 
 from ..._validation import checked, is_path, is_seconds, refuse_none, refuse_unknown
 from ..._wire.cli_arguments import refuse_unsupported

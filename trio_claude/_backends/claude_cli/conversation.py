@@ -30,7 +30,7 @@ from ..._wire.cli_arguments import (
     in_process_servers,
     initialize,
 )
-from ..._wire.stream_json import CostLedger, prompt_line
+from ..._wire.stream_json import CostLedger, control_request, prompt_line
 from ..base import Controllable, Conversation
 from .callbacks import Callbacks
 from .link import Link, Refused
@@ -325,6 +325,9 @@ class CLIConversation(Conversation, Controllable):
                 self._died(program, link.failure)
             finally:
                 link.end(trio.ClosedResourceError("the program was stopped"))
+                if self._answer is not None and not self._answer.ended:
+                    # Else it would go on with the turn, though its input has ended.
+                    await link.say_last(control_request("last", {"subtype": "interrupt"}))
 
     def _options_now(self) -> tuple[SessionOptions, str | None]:
         """What the next program is started with, and the message that it resumes at."""

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 PATIENCE = 2.0
 """Seconds for a group to end by itself, and once more after it was told to."""
@@ -48,10 +49,8 @@ def main() -> None:
     groups = wait_gone(groups)
     for stop in (signal.SIGTERM, signal.SIGKILL):
         for group in groups:
-            try:
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, stop)
-            except (ProcessLookupError, PermissionError):
-                pass
         groups = wait_gone(groups)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 import trio
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _READ_SIZE = 64 * 1024
 _STDERR_BYTES = 8 * 1024
 
-# Standard error may end a little after standard output, and what it says is why.
+# Standard error may end a little after standard output, and what it says is why; and a program that
+# is about to be stopped may be told to stop by itself, if it listens.
 _LAST_WORDS_SECONDS = 1.0
 
 
@@ -68,6 +70,7 @@ class Link:
         self._on_stderr = on_stderr
         self._outgoing: deque[bytes] = deque()
         self._to_write = trio.Event()
+        self._cut = False  # whether a line was written in part only
         self._ids = itertools.count(1)
         self._asked: dict[str, _Asked] = {}
         self._answering: dict[str, trio.CancelScope] = {}
@@ -205,17 +208,27 @@ class Link:
             del self._answering[request_id]
 
     async def _write(self) -> None:
-        assert self._process.stdin is not None
         while True:
             await self._to_write.wait()
             self._to_write = trio.Event()
             while self._outgoing:
                 data = b"".join(self._outgoing)
                 self._outgoing.clear()
-                try:
-                    await self._process.stdin.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # it has ended, or will: who reads its output finds out how
+                self._cut = True  # if it is cancelled now
+                await self._write_whole(data)
+                self._cut = False
+
+    async def _write_whole(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        # If it is broken it has ended, or will: who reads its output finds out how.
+        with suppress(trio.BrokenResourceError):
+            await self._process.stdin.send_all(data)
+
+    async def say_last(self, line: bytes) -> None:
+        """Say one thing more when the tasks have ended. Shielded, and bounded by a second."""
+        if not self._cut:
+            with trio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
+                await self._write_whole(line)
 
     async def _read_stderr(self) -> None:
         assert self._process.stderr is not None

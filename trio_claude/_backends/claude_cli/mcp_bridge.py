@@ -210,8 +210,7 @@ class _Transport:
 
     async def send(self, item: SessionMessage, /) -> None:
         """Take a message of the server's, and let others run: it may write in a loop."""
-        # As mcp writes them to a pipe. by_alias: in camelCase.
-        self.take(item.message.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        self.take(item.message.model_dump(mode="json", exclude_unset=True))
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
@@ -228,16 +227,16 @@ def _low_level(name: str, server: object) -> Server[Any]:
     """What there is to run of a server object of mcp."""
     option = f"mcp_servers[{name!r}]"
     try:
-        from mcp.server import MCPServer, Server
+        import mcp.server.mcpserver
     except ImportError as error:
         raise ConfigurationError(
-            f"{option} is a {type(server).__name__}, to be run in this process, which needs mcp 2:"
+            f"{option} is a {type(server).__name__}, to be run in this process, which takes mcp 2:"
             f" pip install 'trio-claude[mcp]' ({error})"
         ) from error
-    if isinstance(server, MCPServer):
-        # There is no public way to its streams, even for mcp's own client in memory.
+    if isinstance(server, mcp.server.mcpserver.MCPServer):
+        # There is no public way to its streams, not even for mcp's own client in memory.
         return server._lowlevel_server
-    if isinstance(server, Server):
+    if isinstance(server, mcp.server.Server):
         return server
     raise ConfigurationError(
         f"{option} is a {type(server).__name__}; give a server of mcp, such as"

@@ -7,6 +7,7 @@ leaves running) can be stopped with it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from . import guardian
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+
+logger = logging.getLogger("trio_claude")
 
 # A process that was killed is gone within milliseconds, unless the system itself hangs.
 _REAP_SECONDS = 5.0
@@ -45,7 +48,15 @@ class Guard:
 
     async def _tell(self, group: int) -> None:
         assert self._process.stdin is not None
-        await self._process.stdin.send_all(b"%d\n" % group)
+        try:
+            await self._process.stdin.send_all(b"%d\n" % group)
+        except trio.BrokenResourceError:
+            # No reason to end a session for; all that is lost is a help in a worse case.
+            logger.warning(
+                "somebody stopped process %d, which was to stop claude programs if this program "
+                "is killed; nobody will now",
+                self._process.pid,
+            )
 
 
 @asynccontextmanager
@@ -87,8 +98,7 @@ async def open_program(
       ConfigurationError: ``cwd`` is no directory.
       ProcessError: the program cannot be run.
     """
-    if cwd is not None and not os.path.isdir(cwd):
-        raise ConfigurationError(f"cwd must be a directory that there is, not {cwd!r}")
+    _check_folder(cwd)
     try:
         process = await trio.lowlevel.open_process(
             command,
@@ -110,8 +120,15 @@ async def open_program(
             await guard.remove(process.pid)
 
 
+def _check_folder(cwd: str | None) -> None:
+    # The system would say the same of a missing folder as of a missing program.
+    if cwd is not None and not os.path.isdir(cwd):
+        raise ConfigurationError(f"cwd must be a folder that there is, not {cwd!r}")
+
+
 async def _stop(process: trio.Process, patience: float) -> None:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     assert process.stderr is not None
     await process.stdin.aclose()
     async with trio.open_nursery() as nursery:
@@ -136,7 +153,7 @@ async def _stop_group(group: int, patience: float) -> None:
         if not _signal_group(group, number):
             return
         with trio.move_on_after(_REAP_SECONDS if number is signal.SIGKILL else patience):
-            while _signal_group(group, 0):
+            while _signal_group(group, 0):  # noqa: ASYNC110 - nobody tells of a group's end
                 await trio.sleep(_POLL_SECONDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, final
 
@@ -10,7 +11,13 @@ import attrs
 import trio
 
 from ..._validation import checked, is_count, is_seconds, refuse_none, refuse_unknown
-from ..._wire.requests import Raw, endpoint, request_body, request_headers
+from ..._wire.requests import (
+    Raw,
+    endpoint,
+    refuse_unsupported,
+    request_body,
+    request_headers,
+)
 from ..base import Backend, Connection, Conversation
 from .models import ModelNames
 from .turn import StreamedAnswer
@@ -119,20 +126,22 @@ class MessagesConnection(Connection):
             max_retry_after=backend.max_retry_after,
             max_size=backend.max_event_size,
         )
-        self._checked: SessionOptions | None = None
+        self._checked: Mapping[str, Any] | None = None
 
     def open(self, options: SessionOptions) -> AbstractAsyncContextManager[MessagesConversation]:
         """Begin a conversation that remembers nothing. Nothing is sent, and nothing kept open.
 
         Raises:
-          ConfigurationError: there is no API key, or something cannot be sent.
+          ConfigurationError: there is no API key, or something cannot be sent, or an option is
+            not one of this backend.
         """
         # Most sessions of a supervisor have equal options, and these checks cost a tenth of a start.
-        if options is not self._checked and options != self._checked:
+        if vars(options) != self._checked:
+            refuse_unsupported(options)
             self.client.check_address(endpoint(options, ""))
             request_headers(options, self.user_agent)
             request_body([], options.model, options)
-            self._checked = None if _can_change(options) else options
+            self._checked = None if _can_change(options) else vars(options)
         return nullcontext(MessagesConversation(self))
 
 
@@ -156,8 +165,9 @@ class MessagesConversation(Conversation):
 
         Raises:
           APIError: the turn failed; the conversation is as it was before.
-          ConfigurationError: the options cannot be sent.
+          ConfigurationError: the options cannot be sent, or are not of this backend.
         """
+        refuse_unsupported(options)
         if self._session_id is None:
             self._session_id = str(uuid.uuid4())
         started = trio.current_time()
@@ -183,8 +193,7 @@ class MessagesConversation(Conversation):
 
 def _can_change(options: SessionOptions) -> bool:
     """Whether there is a mapping in it, which may hold something else the next time."""
-    mappings = (options.thinking, options.metadata, options.extra_headers, options.extra_body)
-    return any(mapping is not None for mapping in mappings)
+    return any(isinstance(value, Mapping) for value in vars(options).values())
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ import trio
 from ..._errors import APIError
 from ..._wire.api_errors import unreadable
 from ..._wire.models import FAMILIES, Model, models_page, newest
-from ..._wire.requests import endpoint, request_headers
+from ..._wire.requests import DEFAULT_MODEL, endpoint, max_retries, request_headers
 from .attempts import Attempts
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ModelNames:
         self._max_size = max_size
         self._entries: dict[tuple[object, ...], _Entry] = {}
 
-    async def resolve(self, options: SessionOptions, user_agent: str) -> str | None:
+    async def resolve(self, options: SessionOptions, user_agent: str) -> str:
         """The name of the model to ask for.
 
         The first to ask for a family asks the service; those who come meanwhile wait for the same
@@ -59,7 +59,7 @@ class ModelNames:
         Raises:
           APIError: the list could not be had, or has no model of this family.
         """
-        family = options.model
+        family = options.model or DEFAULT_MODEL
         if family not in FAMILIES:
             return family
         key = (options.base_url, options.api_key, options.auth_token)
@@ -81,7 +81,7 @@ class ModelNames:
         model = newest(family, models)
         if model is None:
             raise APIError(
-                f"{options.base_url} lists no model of the family {family!r}; it has: "
+                f"{endpoint(options, '')} lists no model of the family {family!r}; it has: "
                 f"{', '.join(model.id for model in models) or 'none'}"
             )
         return model
@@ -105,7 +105,7 @@ class ModelNames:
     ) -> tuple[str, bytes]:
         attempts = Attempts(
             self._client,
-            max_retries=options.max_retries or 0,
+            max_retries=max_retries(options),
             max_retry_after=self._max_retry_after,
         )
         while True:

@@ -19,13 +19,14 @@ import trio
 
 from ..._errors import APIError, StreamInterrupted
 from ..._messages import AssistantMessage, Event, ResultMessage, Usage
-from ..._wire.answers import AnswerDecoder
+from ..._wire.answers import AnswerDecoder, structured_output
 from ..._wire.api_errors import cut_short, unreadable
 from ..._wire.requests import (
     Raw,
     ask,
     carry_on,
     endpoint,
+    max_retries,
     remember,
     request_body,
     request_headers,
@@ -77,7 +78,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         client: HTTPClient,
         backend: MessagesBackend,
         options: SessionOptions,
-        model: str | None,
+        model: str,
         user_agent: str,
         session_id: str,
         history: Sequence[Raw],
@@ -123,7 +124,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         )
         self._attempts = Attempts(
             self._client,
-            max_retries=self._options.max_retries or 0,
+            max_retries=max_retries(self._options),
             max_retry_after=self._backend.max_retry_after,
         )
         self._given = False  # whether anything of it has been given out
@@ -225,7 +226,10 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                 except APIError as exc:
                     self._failure = exc
             elif self._is_whole():
-                self._end()
+                try:
+                    self._end()
+                except APIError as exc:
+                    self._failure = exc
             else:
                 self._done = trio.Event()
                 self._wanted.set()
@@ -346,10 +350,20 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         self._last = message.message
 
     def _end(self) -> None:
-        """Give the result. The request is ended where the turn's block is left."""
+        """Give the result. The request is ended where the turn's block is left.
+
+        Raises:
+          APIError: it has not the form that was asked for.
+        """
+        decoder = self._decoder.message
+        output = None
+        if self._options.output_format is not None:
+            assert self._response is not None
+            output = structured_output(
+                self._response.host, decoder.message.text, decoder.stop_reason
+            )
         self._take_message()
         now = trio.current_time()
-        decoder = self._decoder.message
         self.history = remember(self.history, self._question, self._content, decoder.stop_reason)
         self._ended = True
         self._ready.append(
@@ -361,6 +375,7 @@ class StreamedAnswer(Answer, trio.abc.ReceiveChannel[Event]):
                 usage=self._usage,
                 duration_ms=round(1000 * (now - self._started)),
                 duration_api_ms=round(1000 * (self._api_seconds + now - self._asked)),
+                structured_output=output,
             )
         )
 
