@@ -11,10 +11,14 @@ from typing import Any, get_args
 import attrs
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
 
 import trio_claude
 import trio_claude.testing
-from trio_claude._options import BackendLike
+from trio_claude._cli_options import CLIOptions
+from trio_claude._options import EVERY_BACKEND, BackendLike
+from trio_claude._wire.cli_arguments import CLI_OPTIONS
+from trio_claude._wire.requests import MESSAGES_OPTIONS
 
 project = "trio-claude"
 author = "The trio-claude authors"
@@ -72,6 +76,7 @@ BackendLike.__name__ = BackendLike.__qualname__ = "Backend"
 def setup(app: Sphinx) -> None:
     """Help autodoc where the package, or an extension, is not what it expects."""
     find_what_is_private()
+    app.add_directive("options-table", OptionsTable)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("autodoc-process-bases", process_bases)
     # Napoleon takes "Where it is: a path" under an attribute for a type and a description.
@@ -114,6 +119,36 @@ def find_what_is_private() -> None:
             analyzer.tagorder = {**private.tagorder, **analyzer.tagorder}
 
 
+class OptionsTable(SphinxDirective):
+    """All options of a conversation: on which backend each works, and what it is."""
+
+    def run(self) -> list[Any]:
+        """Make the table from what backends say that they have, and from the docstrings."""
+        analyzer = ModuleAnalyzer.for_module("trio_claude")
+        lines = [
+            ".. py:currentmodule:: trio_claude",
+            "",
+            ".. list-table::",
+            "   :header-rows: 1",
+            "   :widths: 20 15 65",
+            "",
+            *("   * - option", "     - works on", "     - what it is"),
+        ]
+        for cls in (trio_claude.SessionOptions, CLIOptions):
+            for name in cls.__annotations__:
+                lines += [f"   * - ``{name}``", f"     - {works_on(name)}", "     -"]
+                lines += [f"       {line}" for line in analyzer.attr_docs[cls.__name__, name]]
+        return list(self.parse_text_to_nodes("\n".join(lines)))
+
+
+def works_on(option: str) -> str:
+    """The backends that take an option, for people to read."""
+    if option in EVERY_BACKEND:
+        return "every backend"
+    names = {"Messages API": MESSAGES_OPTIONS, "Claude CLI": CLI_OPTIONS}
+    return ", ".join(name for name, honoured in names.items() if option in honoured)
+
+
 def process_signature(
     _app: Any, _what: str, _name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str]:
@@ -133,7 +168,11 @@ def process_signature(
 def process_bases(_app: Any, _name: str, _obj: Any, _options: Any, bases: list[Any]) -> None:
     """Show of private bases what they are made from."""
     bases[:] = [
-        shown
-        for base in bases
-        for shown in (base.__bases__ if getattr(base, "__name__", "").startswith("_") else [base])
+        shown for base in bases for shown in (base.__bases__ if is_private(base) else [base])
     ]
+
+
+def is_private(base: Any) -> bool:
+    """Whether users cannot import it from anywhere."""
+    name, module = getattr(base, "__name__", ""), str(getattr(base, "__module__", ""))
+    return name.startswith("_") or module.startswith("trio_claude._")

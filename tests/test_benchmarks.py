@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import re
@@ -17,7 +18,7 @@ import trio
 import trio_claude
 from trio_claude import SessionSpec
 
-from .benchmarks import imports, results
+from .benchmarks import cli, imports, program, results
 from .benchmarks.results import Result, judge, on_page
 from .benchmarks.rows import ROWS, UNITS, Figure, Row, Sample
 from .benchmarks.run import in_turn, main, samples_of, take
@@ -104,12 +105,57 @@ def received(stream: socket.socket, size: int) -> bytes:
         ),
         (Sample("turns.ours", {"turns": 3, "events": 5}, needs_server=True), "cpu"),
         (Sample("sessions.recover", {"crashes": 9}, short={"crashes": 3}), "seconds"),
+        (Sample("cli.ours", {"turns": 2, "events": 300}), "cpu"),
+        pytest.param(
+            Sample("cli.official", {"turns": 2, "events": 300}),
+            "cpu",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("claude_agent_sdk") is None, reason="needs its SDK"
+            ),
+        ),
+        (Sample("cli.turn", {"turns": 3, "events": 5}), "beyond"),
+        (Sample("cli.floor", {"turns": 3, "events": 5}), "beyond"),
     ],
     ids=lambda value: value.kind if isinstance(value, Sample) else value,
 )
 def test_a_sample_is_taken(server: str, sample: Sample, figure: str) -> None:
     """By a process of its own, which checks what it read and gives its figures."""
     assert 0 < take(sample, server, short=True)[figure]
+
+
+@pytest.mark.parametrize("events", [3, program.ONE_WRITE + 1])
+async def test_what_the_program_writes_is_an_answer(tmp_path: Path, events: int) -> None:
+    """A session reads it, turn after turn, and takes each result for that of its own prompt."""
+    with trio.fail_after(30), cli.installed(events) as path:
+        async with trio_claude.open_session(
+            backend=trio_claude.CLIBackend(cli_path=path), cwd=tmp_path
+        ) as session:
+            results = [await session.query("Hi") for _ in range(2)]
+    assert [program.text(events)] * 2 == [result.result for result in results]
+    assert [events] * 2 == [result.usage.output_tokens for result in results]
+    assert all(0 < result.extra["own_ms"] < 30_000 for result in results)
+    prompts = {result.extra["user_message_uuid"] for result in results}
+    assert 2 == len(prompts)
+    assert prompts == {result.extra["user_message_uuids"][0] for result in results}
+
+
+def test_the_lines_of_the_program() -> None:
+    """Its lines are one JSON object each, with an id of their own, in the order of the real one."""
+    turn = program.Turn(3)
+    whole = b"".join([turn.before, *turn.words, turn.after])
+    lines = [json.loads(line) for line in whole.splitlines()]
+    kinds = [
+        line["event"]["type"] if line["type"] == "stream_event" else line["type"] for line in lines
+    ]
+    assert kinds == [
+        *("command_lifecycle", "command_lifecycle", "system", "system"),
+        *("message_start", "content_block_start", *["content_block_delta"] * 3),
+        *("assistant", "content_block_stop", "message_delta", "message_stop", "result"),
+    ]
+    assert len(lines) == len({line["uuid"] for line in lines})
+    assert program.text(3) == "".join(
+        json.loads(word)["event"]["delta"]["text"] for word in turn.words
+    )
 
 
 def test_a_sample_that_fails_says_so(server: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +187,7 @@ def test_rows_and_samples_have_names_of_their_own() -> None:
     arguments = {
         (figure.sample.name, json.dumps(dict(figure.sample.arguments)))
         for row in ROWS
-        for figure in (row.ours, row.beside)
+        for figure in row.measured
     }
     assert len(arguments) == len({name for name, _ in arguments})
     assert {row.unit for row in ROWS} <= set(UNITS)
@@ -219,6 +265,16 @@ def test_a_result_is_of_medians() -> None:
     assert (20e-6, 10e-6) == (one.ours, one.beside)
     assert (1.0, 3.0) == (one.lowest, one.highest)
     assert pytest.approx(20 / 11) == one.ratio
+    assert "met" == one.verdict
+
+
+def test_a_result_beside_what_is_fixed() -> None:
+    """Its ratio says how much of that ours was."""
+    row = attrs.evolve(ROW, beside=1e-3, goal=1.0)
+    assert [row.ours.sample] == samples_of([row])
+    one = results.result(row, [{"cpu": 2e-3}, {"cpu": 0.25e-3}, {"cpu": 0.5e-3}])
+    assert (0.5e-3, 1e-3) == (one.ours, one.beside)
+    assert (0.25, 0.5, 2.0) == (one.lowest, one.ratio, one.highest)
     assert "met" == one.verdict
 
 

@@ -11,10 +11,12 @@ from hypothesis import Phase, find, given, settings, strategies as st
 from trio_claude import (
     Backoff,
     ConfigurationError,
+    PermissionResultAllow,
     RestartIntensity,
     SessionOptions,
     SessionSpec,
     SupervisorSpec,
+    ToolPermissionContext,
     open_supervisor,
 )
 from trio_claude._wire import cli_arguments, requests
@@ -23,6 +25,7 @@ from trio_claude._wire.requests import MESSAGES_OPTIONS
 from trio_claude.testing import Crash, ScriptedBackend, strategies
 
 BACKEND = ScriptedBackend()
+_NO_SHRINKING = settings(max_examples=3_000, phases=[Phase.generate], database=None, deadline=None)
 
 
 def all_specs(spec: SupervisorSpec) -> list[SessionSpec | SupervisorSpec]:
@@ -72,6 +75,21 @@ def test_every_option_is_drawn(cli: bool) -> None:
 
     draw()
     assert drawn == (CLI_OPTIONS if cli else MESSAGES_OPTIONS)
+
+
+async def test_functions_that_are_drawn_can_be_called() -> None:
+    """The one allows, the other has nothing to say."""
+    options = find(
+        strategies.session_options(cli=True),
+        lambda it: it.can_use_tool is not None and bool(it.hooks) and any(it.hooks.values()),
+        settings=_NO_SHRINKING,
+    )
+    assert options.can_use_tool is not None
+    context = ToolPermissionContext(tool_use_id="a")
+    assert await options.can_use_tool("Read", {}, context) == PermissionResultAllow()
+    assert options.hooks is not None
+    for matcher in (one for matchers in options.hooks.values() for one in matchers):
+        assert [await hook({}, None) for hook in matcher.hooks] == [None] * len(matcher.hooks)
 
 
 @given(strategies.session_specs(cli=True, backend=st.just(BACKEND)))
@@ -153,8 +171,8 @@ def test_an_unknown_field_is_refused() -> None:
 
 # ---- the corners --------------------------------------------------------------------------------
 
-_NO_SHRINKING = settings(max_examples=3_000, phases=[Phase.generate], database=None, deadline=None)
 _SPEC = strategies.session_specs()
+_CLI = strategies.session_options(cli=True)
 _SUPERVISOR = strategies.supervisor_specs()
 _SCHEDULE = strategies.crash_schedules()
 
@@ -168,6 +186,12 @@ _SCHEDULE = strategies.crash_schedules()
         (strategies.session_options(), lambda it: it.timeout == math.inf),
         (strategies.session_options(), lambda it: it.max_queue == 0),
         (strategies.session_options(), lambda it: it.system_prompt == ""),
+        (_CLI, lambda it: it.can_use_tool is not None),
+        (_CLI, lambda it: it.permission_prompt_tool is not None),
+        (_CLI, lambda it: it.resume == "last" and not it.fork_session),
+        (_CLI, lambda it: bool(it.continue_conversation and it.fork_session)),
+        (_CLI, lambda it: it.tools == ()),
+        (_CLI, lambda it: None in (it.env or {}).values()),
         (_SPEC, lambda it: it.restart == "transient" and it.significant),
         (_SPEC, lambda it: it.shutdown == 0),
         (_SPEC, lambda it: it.shutdown == math.inf),

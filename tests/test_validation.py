@@ -3,7 +3,9 @@
 import math
 from collections import UserDict
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -13,6 +15,22 @@ from trio_claude import ConfigurationError, _validation as v
 
 NAN = float("nan")
 INF = math.inf
+
+
+async def coroutine(*about: object) -> None:
+    """To be awaited."""
+
+
+def plain(*about: object) -> None:
+    """Not to be awaited."""
+
+
+class Called:
+    """Called like the first of them."""
+
+    async def __call__(self, *about: object) -> None:
+        """To be awaited."""
+
 
 # Each check, what it takes, and what it doesn't.
 TABLE: list[tuple[Callable[[Any], bool], list[Any], list[Any]]] = [
@@ -42,6 +60,22 @@ TABLE: list[tuple[Callable[[Any], bool], list[Any], list[Any]]] = [
         v.is_headers,
         [{}, {"a": "b"}, {"anthropic-beta": ""}, UserDict(a="b")],
         [{"": "b"}, {"a": 1}, {"a\n": "b"}, {"a": "b\r\nc: d"}, {"a": "\u00e4"}, {1: "b"}, "a: b"],
+    ),
+    (v.is_list, [[], (), ["a"], range(2)], ["a", b"a", bytearray(b"a"), {"a"}, {}, None, 1]),
+    (v.is_mappings, [[], [{}], ({"a": 1}, UserDict())], [{}, [[]], [{1: 2}], "a", None]),
+    (v.is_flag, [True, False], [0, 1, None, "", "yes"]),
+    (v.is_path, ["a", "/a b", "-"], ["", "a\0", b"a", Path("a"), None, 1]),
+    (v.is_paths, [[], ["a"], ("a", "b")], ["a", [""], [Path("a")], {"a"}, None]),
+    (
+        v.is_async,
+        [coroutine, partial(coroutine, 1), Called(), Called().__call__, partial(Called())],
+        [plain, partial(plain), Called, partial(Called), None, "a", [coroutine]],
+    ),
+    (v.are_async, [[coroutine], (Called(), coroutine)], [[], [plain], coroutine, None, "a"]),
+    (
+        v.is_plain_function,
+        [plain, partial(plain), [].append, print],
+        [coroutine, Called(), Called, int, None, "a"],
     ),
     (v.is_queue, [0, 5, INF], [-1, 1.5, -INF, NAN, True, "1", None]),
 ]
@@ -184,3 +218,65 @@ def test_what_is_permanent_cannot_be_significant() -> None:
 def test_where_a_service_can_be(url: object, valid: bool) -> None:
     """http or https, a host, a port that is a number, and no password."""
     assert valid == v.is_url(url)
+
+
+# ---- what a value becomes -----------------------------------------------------------------------
+
+
+def test_lists_become_tuples_and_paths_become_texts() -> None:
+    """What is neither is left to the check to refuse."""
+    assert v.as_tuple(["a"]) == ("a",)
+    assert v.as_tuple("a") == "a"
+    assert v.as_path(Path("/a")) == "/a"
+    assert v.as_path(b"/a") == b"/a"
+    assert v.as_paths([Path("/a"), "b", 1]) == ("/a", "b", 1)
+    assert v.as_paths(Path("/a")) == Path("/a")
+
+
+# ---- classes of which most is not set -----------------------------------------------------------
+
+
+@v.sparse
+@attrs.frozen(kw_only=True, slots=False)
+class Sparse:
+    """Three fields, and a memory of how it was made."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            v.set_options(self, fields)
+
+    a: int | None = attrs.field(default=None, validator=v.checked(v.is_count, "a count"))
+    b: int | None = attrs.field(default=None, converter=v.as_tuple)
+    c: str = "c"
+
+    def __attrs_post_init__(self) -> None:
+        v.refuse_none(self, "c")
+
+
+def test_an_instance_has_only_what_is_set() -> None:
+    """What is not, it says all the same; and it is an attrs class like others."""
+    one = Sparse(a=1)
+    assert vars(one) == {"a": 1}
+    assert (one.a, one.b, one.c) == (1, None, "c")
+    assert one == Sparse(a=1, b=None, c="c")
+    assert hash(one) == hash(Sparse(a=1, b=None, c="c"))
+    assert one != Sparse()
+    assert repr(one) == "Sparse(a=1, b=None, c='c')"
+    assert attrs.asdict(attrs.evolve(one, b=[2])) == {"a": 1, "b": (2,), "c": "c"}
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        one.a = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"a": -1}, "a must be a count, not -1"),
+        ({"d": 1}, "Sparse has no option 'd'"),
+        ({"c": None}, "c must not be None"),
+    ],
+)
+def test_a_sparse_class_refuses_by_name(fields: dict[str, Any], said: str) -> None:
+    """As attrs' own constructor would with these checks."""
+    with pytest.raises(ConfigurationError, match=said):
+        Sparse(**fields)

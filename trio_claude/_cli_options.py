@@ -372,7 +372,8 @@ class CLIOptions:
             _no_variable_of_an_option,
         ],
     )
-    """Variables of the program's environment, above all others; None unsets one."""
+    """Variables of the program's environment, above all others. None unsets one, also where there
+    is an option: without ``ANTHROPIC_API_KEY``, the program is whoever is logged in with it."""
 
     inherit_env: bool | Sequence[str] | None = attrs.field(
         default=None,

@@ -24,7 +24,16 @@ Rounds = Sequence[Mapping[str, float]]
 # Below this, so many packets ran together that a figure is not of what its row says.
 _ALONE = 0.97
 
-_LIBRARIES = ("trio", "httpx", "httpcore", "h11", "attrs", "anthropic", "msgspec")
+_LIBRARIES = (
+    "trio",
+    "httpx",
+    "httpcore",
+    "h11",
+    "attrs",
+    "anthropic",
+    "msgspec",
+    "claude-agent-sdk",
+)
 
 _BEGIN, _END = "<!-- results -->\n", "<!-- end of results -->\n"
 
@@ -64,10 +73,13 @@ def judge(ratio: float, goal: float | None, reads: float | None = None) -> Verdi
     return "met" if ratio <= goal else "missed"
 
 
-def result(row: Row, ours: Rounds, beside: Rounds, reads: float | None = None) -> Result:
-    """What the figures of all rounds say of this row."""
+def result(row: Row, ours: Rounds, beside: Rounds = (), *, reads: float | None = None) -> Result:
+    """What the figures of all rounds say of this row; ``beside`` is left out where it is fixed."""
     mine = [figures[row.ours.name] for figures in ours]
-    others = [figures[row.beside.name] for figures in beside]
+    if isinstance(row.beside, float):
+        others = [row.beside] * len(mine)
+    else:
+        others = [figures[row.beside.name] for figures in beside]
     ratios = [one / other for one, other in zip(mine, others, strict=True)]
     ratio = statistics.median(ratios)
     return Result(

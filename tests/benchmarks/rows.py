@@ -51,7 +51,9 @@ class Row:
     group: str
     says: str
     ours: Figure
-    beside: Figure
+    beside: Figure | float
+    """Another figure; or a fixed one, seconds or bytes, where the goal is no comparison."""
+
     peer: str
     """What stands beside ours, in words."""
 
@@ -62,6 +64,11 @@ class Row:
     check: Sample | None = None
     """Taken once, before the first round: its figure ``reads`` says whether packets came alone,
     where that is what the row is about."""
+
+    @property
+    def measured(self) -> tuple[Figure, ...]:
+        """Ours and, unless it is fixed, the one beside."""
+        return (self.ours,) if isinstance(self.beside, float) else (self.ours, self.beside)
 
 
 UNITS = {"µs": 1e-6, "ms": 1e-3, "KiB": 1024.0}
@@ -130,6 +137,9 @@ _LOOK = Sample(
 _IMPORT = _own("imports.both", 2, times=9)
 _TURN = {"turns": 500, "events": 20}
 
+_CLI_EVENTS = {"turns": 30, "events": 2000}
+_CLI_TURN = Sample("cli.turn", {"turns": 500, "events": 20}, short={"turns": 20})
+
 ROWS: tuple[Row, ...] = (
     *_beside("stream-1", "1 event a packet", _fast(2000), (0.45, 1.35)),
     *_beside("stream-8", "8 events a packet", _fast(8000, 8), (0.20, 1.6)),
@@ -154,6 +164,36 @@ ROWS: tuple[Row, ...] = (
         peer="bare httpx",
         goal=1.35,
         unit="µs",
+    ),
+    Row(
+        name="cli-stream",
+        group="cli-stream",
+        says="CPU an event, from the `claude` program",
+        ours=Figure(Sample("cli.ours", _CLI_EVENTS, short={"turns": 2}), "cpu"),
+        beside=Figure(Sample("cli.official", _CLI_EVENTS, short={"turns": 2}), "cpu"),
+        peer="claude-agent-sdk",
+        goal=0.35,
+        unit="µs",
+    ),
+    Row(
+        name="cli-turn",
+        group="cli-turn",
+        says="time of a turn of 20 events beyond the `claude` program's own",
+        ours=Figure(_CLI_TURN, "beyond"),
+        beside=1e-3,
+        peer="the most that it may be",
+        goal=1.0,
+        unit="ms",
+    ),
+    Row(
+        name="cli-turn-floor",
+        group="cli-turn",
+        says="time of a turn of 20 events beyond the `claude` program's own",
+        ours=Figure(_CLI_TURN, "beyond"),
+        beside=Figure(Sample("cli.floor", _CLI_TURN.arguments, short={"turns": 20}), "beyond"),
+        peer="bare Trio",
+        goal=None,
+        unit="ms",
     ),
     Row(
         name="memory",

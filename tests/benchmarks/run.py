@@ -62,7 +62,7 @@ def _environment() -> dict[str, str]:
 
 def samples_of(rows: Sequence[Row]) -> list[Sample]:
     """The samples that these rows need, each once."""
-    return list(dict.fromkeys(figure.sample for row in rows for figure in (row.ours, row.beside)))
+    return list(dict.fromkeys(figure.sample for row in rows for figure in row.measured))
 
 
 def in_turn(samples: Sequence[Sample], rounds: int) -> Iterator[Sample]:
@@ -87,8 +87,8 @@ def measure(
         for sample in in_turn(samples, rounds):
             taken.setdefault(sample.name, []).append(take(sample, server, short=short))
         for row in of_group:
-            mine, others = taken[row.ours.sample.name], taken[row.beside.sample.name]
-            results.append(result(row, mine, others, reads))
+            rounds_of = [taken[figure.sample.name] for figure in row.measured]
+            results.append(result(row, *rounds_of, reads=reads))
     return results, taken
 
 

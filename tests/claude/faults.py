@@ -118,18 +118,14 @@ def again(program: Program) -> None:
 # ---- control requests of the program's own ----
 
 
-def ask(
-    program: Program, request: dict[str, Any], wait: bool = True, take_back: bool = False
-) -> None:
-    """Send a control request; wait for the response and say it, or take the request back."""
+def ask(program: Program, request: dict[str, Any], wait: bool = True) -> None:
+    """Send a control request, wait for the response and say it."""
     program.asked = str(uuid.uuid4())
     if request["subtype"] == "hook_callback" and "callback_id" not in request:
         matcher = program.hooks[request["input"]["hook_event_name"]][0]
         request = {**request, "callback_id": matcher["hookCallbackIds"][0]}
     program.write(type="control_request", request_id=program.asked, request=request)
-    if take_back:
-        program.write(type="control_cancel_request", request_id=program.asked)
-    elif wait:
+    if wait:
         hear(program)
 
 
@@ -140,6 +136,12 @@ def hear(program: Program) -> None:
         response = program.responses[program.asked]
         del response["request_id"]
         program.piece(json.dumps(response, sort_keys=True))
+
+
+def take_back(program: Program) -> None:
+    """Take the last `ask` back; who waits to `hear` is told so."""
+    program.write(type="control_cancel_request", request_id=program.asked)
+    program.responses[program.asked] = {"request_id": program.asked, "taken": "back"}
 
 
 # ---- control requests to the program; these strike at a request's name ----

@@ -296,6 +296,19 @@ async def test_a_flood_of_remarks_blocks_nobody(tmp_path: Path) -> None:
     assert 7000 < len(cause.stderr) <= 8192
 
 
+async def test_a_callback_for_remarks_that_raises_crashes_the_session(tmp_path: Path) -> None:
+    """As any other callback does, and with a note of where it was."""
+
+    def stderr(line: str) -> None:
+        raise ZeroDivisionError(line)
+
+    claude = scripted_claude(tmp_path, fault("flood", at="delta 3", size=1000))
+    async with session(claude, stderr=stderr) as a:
+        cause = await crash_of(a)
+    assert isinstance(cause, ZeroDivisionError)
+    assert ["in the callback that the option stderr gives"] == cause.__notes__
+
+
 async def test_a_program_that_streams_nothing(tmp_path: Path) -> None:
     """Without stream events there are whole messages only, and the result."""
     claude = scripted_claude(tmp_path, streams=False)
@@ -591,28 +604,34 @@ async def test_a_request_is_answered_while_100_000_messages_are_unread(tmp_path:
 
 async def test_a_request_that_is_taken_back_is_not_answered(tmp_path: Path) -> None:
     """The callback is cancelled, and the program hears nothing of it; the turn goes on."""
-    cancelled = 0
+    asked, cancelled = trio.Event(), trio.Event()
 
     async def can_use_tool(
         name: str, given: Mapping[str, Any], context: ToolPermissionContext
     ) -> PermissionResult:
-        nonlocal cancelled
+        asked.set()
         try:
             await trio.sleep_forever()
         finally:
-            cancelled += 1
+            cancelled.set()
         raise AssertionError
 
     claude = scripted_claude(
         tmp_path,
-        fault("ask", at="delta 3", turn=1, request=BASH, take_back=True),
+        fault("ask", at="delta 3", turn=1, request=BASH, wait=False),
+        fault("take_back", at="mcp_status"),
+        fault("hear", at="delta 4", turn=1),
         fault("ask", at="delta 3", turn=2, request={"subtype": "brand_new"}),
     )
     async with session(claude, can_use_tool=can_use_tool) as a:
-        assert "Python" in str(await a.query(TOLD))
-        await a.query(ASKED)
+        async with a.stream(TOLD) as stream:
+            await asked.wait()
+            assert not cancelled.is_set()
+            await a.mcp_status()
+            await cancelled.wait()
+            await read_to_end(stream)
+        assert "error" == said_in(await a.query(ASKED))["subtype"]
         assert ["error"] == claude.responses
-    assert cancelled <= 1  # none, where both lines came together
 
 
 @pytest.mark.parametrize(

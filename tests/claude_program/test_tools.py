@@ -148,6 +148,28 @@ async def test_a_permission_may_be_a_question_to_another_session(claude: Claude)
     assert list(claude.cwd.iterdir()) == []
 
 
+async def test_a_question_is_taken_back(claude: Claude) -> None:
+    """Whoever leaves the turn ends the callback, too; nothing is written, now or later."""
+    asked, ended = trio.Event(), trio.Event()
+
+    async def can_use_tool(
+        _name: str, _input: Mapping[str, Any], _context: ToolPermissionContext
+    ) -> PermissionResult:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with claude.session(writing(claude), can_use_tool=can_use_tool) as (session, simulator):
+        async with session.stream(WRITE):
+            await asked.wait()
+        await ended.wait()
+        assert "You said" in str(await session.query("Hello"))
+        assert results(simulator) == []
+    assert list(claude.cwd.iterdir()) == []
+
+
 async def test_a_callback_that_fails_lets_nothing_through(claude: Claude) -> None:
     """It crashes its session, the tool has not run, and the restarted session works."""
 

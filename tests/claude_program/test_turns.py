@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from trio_claude import (
+    AssistantMessage,
     AuthenticationError,
     Interrupted,
     OverloadedError,
@@ -133,9 +134,25 @@ async def test_a_stream_is_left_early(claude: Claude) -> None:
         expect_forgotten(simulator)
 
 
+async def test_a_turn_is_cancelled_at_any_moment(claude: Claude) -> None:
+    """Wherever the answer has come to, it is taken back, by the same process, and nothing is mixed up."""
+    async with claude.session() as (session, simulator):
+        await session.query(LEARN)
+        pid = (await session.server_info())["pid"]
+        for after_events in (0, 1, 2, 3, 10, 1000):
+            hold = simulator.hold_next(after_events=after_events)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.query, LEARN_IN_VAIN)
+                await hold.started.wait()
+                nursery.cancel_scope.cancel(reason="nobody wants to know")
+            assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
+            expect_forgotten(simulator)
+        assert pid == (await session.server_info())["pid"]
+
+
 async def test_a_program_that_does_not_let_go_is_replaced(claude: Claude) -> None:
     """Where there is no time to interrupt it, another one takes over where the last good turn ended."""
-    backend = attrs.evolve(claude.backend, interrupt_timeout=1e-9)
+    backend = attrs.evolve(claude.backend, interrupt_timeout=1e-9, close_timeout=0.5)
     async with claude.session(backend=backend) as (session, simulator):
         told = await session.query(LEARN)
         pid = (await session.server_info())["pid"]
@@ -190,6 +207,22 @@ async def test_the_service_s_errors_are_the_same_as_over_http(claude: Claude) ->
             await session.query(LEARN_IN_VAIN)
         assert str(await session.query(ASK)).startswith("Your favorite language is Python.")
         expect_forgotten(simulator)
+
+
+async def test_an_answer_that_the_program_does_not_stream(claude: Claude) -> None:
+    """It gets a whole answer where a stream broke, and makes one itself: both have pieces, too."""
+    async with claude.session() as (session, simulator):
+        simulator.cut_next(1)
+        for prompt in ("Hello", "/context"):
+            async with session.stream(prompt) as stream:
+                events = [event async for event in stream]
+            messages = [event for event in events if isinstance(event, AssistantMessage)]
+            assert all(message.content for message in messages)
+            assert len({message.id for message in messages}) == len(messages)
+            pieces = "".join(event.text for event in events if isinstance(event, TextDelta))
+            assert pieces == "".join(message.text for message in messages)
+            assert pieces == str(events[-1])
+        assert [r.body.get("stream") for r in conversations(simulator)] == [True, None]
 
 
 async def test_cost_and_usage_are_of_the_turn(claude: Claude) -> None:

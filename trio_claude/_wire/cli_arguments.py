@@ -147,8 +147,9 @@ def _flags(options: SessionOptions) -> Iterator[tuple[str, str]]:
         yield "settings", f"settings={_json('settings', options.settings)}"
     elif options.settings is not None:
         yield "settings", f"settings={options.settings}"
-    for flag in _thinking(options.thinking or {}):
-        yield "thinking", flag
+    if options.thinking:
+        for flag in _thinking(options.thinking):
+            yield "thinking", flag
     for name, value in (options.extra_args or {}).items():
         flag = name.removeprefix("--")
         yield "extra_args", flag if value is None else f"{flag}={value}"
@@ -181,18 +182,21 @@ def _mcp_servers(servers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _thinking(thinking: Mapping[str, Any]) -> Iterator[str]:
-    match thinking:
-        case {"type": "adaptive" | "disabled" as kind}:
+    others = dict(thinking)
+    display = others.pop("display", None)
+    match others:
+        case {"type": "adaptive" | "disabled" as kind} if len(others) == 1:
             yield f"thinking={kind}"
-        case {"type": "enabled", "budget_tokens": int(tokens)}:
+        case {"type": "enabled", "budget_tokens": int(tokens)} if len(others) == 2:
             yield f"max-thinking-tokens={tokens}"
-        case {"type": _}:
+        case _:
             raise ConfigurationError(
                 "thinking must be {'type': 'adaptive'}, {'type': 'disabled'} or "
-                f"{{'type': 'enabled', 'budget_tokens': ...}} on the Claude CLI, not {thinking!r}"
+                "{'type': 'enabled', 'budget_tokens': ...} on the Claude CLI, with or without a "
+                f"'display', not {dict(thinking)!r}"
             )
-    if thinking.get("display") is not None:
-        yield f"thinking-display={thinking['display']}"
+    if display is not None:
+        yield f"thinking-display={display}"
 
 
 def _json(option: str, value: object) -> str:

@@ -105,11 +105,15 @@ def _control_response(**response: Any) -> bytes:
 class CostLedger:
     """What each turn cost, out of running totals.
 
-    The program counts from its start, or from further back where it resumes a conversation; newer
-    ones say what came since the last result too.
+    An older program counts from its start. A newer one goes on counting where it resumes a
+    conversation, but says what came since the last result, too.
     """
 
     def __init__(self) -> None:
+        self._total = 0.0
+
+    def restart(self) -> None:
+        """Another process counts from here on."""
         self._total = 0.0
 
     def take(self, line: JSONLine) -> float | None:
@@ -346,11 +350,10 @@ def _failure(result: ResultMessage, line: JSONLine, api_error: object) -> QueryE
         host = "the service that the claude program asks"
         return status_error(host, status, {}, json.dumps(body).encode(), now=0.0)
     errors = line.get("errors")
-    said = result.result or "; ".join(
-        error for error in (errors if isinstance(errors, list) else ()) if isinstance(error, str)
-    )
+    told = [error for error in (errors if isinstance(errors, list) else ()) if _text(error)]
+    said = "; ".join(told) or result.result or "it says no more"
     reason = _text(line.get("terminal_reason")) or result.subtype
-    return ResultError(f"the agent reported {reason!r}: {said or 'it says no more'}", result=result)
+    return ResultError(f"the agent reported {reason!r}: {said}", result=result)
 
 
 def _assistant_message(line: JSONLine, message: JSONLine) -> AssistantMessage:

@@ -193,7 +193,7 @@ _MISHAPS: st.SearchStrategy[Mishap] = st.sampled_from(["crash", "stop", "restart
 @st.composite
 def _options(
     draw: st.DrawFn,
-    own: Mapping[str, st.SearchStrategy[Any]],
+    own: dict[str, st.SearchStrategy[Any]],
     given: Mapping[str, st.SearchStrategy[Any]],
     cli: bool,
 ) -> dict[str, Any]:

@@ -290,6 +290,7 @@ class CLIConversation(Conversation, Controllable):
                 program.over.set()
 
     async def _run(self, program: _Program) -> None:
+        self._costs.restart()
         options, resume_at = self._options_now()
         introduction, hooks = initialize(options)
         callbacks = Callbacks(options.can_use_tool, hooks, self._servers)

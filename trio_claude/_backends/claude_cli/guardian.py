@@ -9,6 +9,7 @@ Run as a script of its own, with the standard library alone and as little of tha
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -39,19 +40,21 @@ def wait_gone(groups: set[int]) -> set[int]:
 
 def main() -> None:
     """Keep the list; when the input ends, see to it that nobody on it is left."""
-    groups: set[int] = set()
-    for line in sys.stdin:
-        group = int(line)
-        if group > 0:
-            groups.add(group)
+    files: dict[int, bytes] = {}
+    for line in sys.stdin.buffer:
+        group, _, folder = line.rstrip(b"\n").partition(b" ")
+        if int(group) > 0:
+            files[int(group)] = folder
         else:
-            groups.discard(-group)
-    groups = wait_gone(groups)
+            files.pop(-int(group), None)
+    groups = wait_gone(set(files))
     for stop in (signal.SIGTERM, signal.SIGKILL):
-        for group in groups:
+        for left in groups:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, stop)
+                os.killpg(left, stop)
         groups = wait_gone(groups)
+    for folder in filter(None, files.values()):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

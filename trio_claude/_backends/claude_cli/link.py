@@ -125,12 +125,16 @@ class Link:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._read_stderr)
+                nursery.start_soon(self._watch)
                 try:
                     await self._read(nursery)
                 except ProtocolError as exc:
                     self.end(exc)
                 else:
-                    self.end(await self._obituary())
+                    with trio.move_on_after(_LAST_WORDS_SECONDS):
+                        await self._process.wait()
+                        await self._stderr_ended.wait()
+                    self.end(self.died("the claude program ended"))
 
     def end(self, failure: Exception) -> None:
         """End it, and let everybody who waits have this failure; the first one counts."""
@@ -262,12 +266,11 @@ class Link:
 
     # ---- its end ----
 
-    async def _obituary(self) -> ProcessError:
-        """Why there is nothing more to read."""
-        with trio.move_on_after(_LAST_WORDS_SECONDS):
-            await self._process.wait()
-            await self._stderr_ended.wait()
-        return self.died("the claude program ended")
+    async def _watch(self) -> None:
+        """See the process's end, though somebody that it has started may keep its output open."""
+        await self._process.wait()
+        await trio.sleep(_LAST_WORDS_SECONDS)  # for what it has written to be read
+        self.end(self.died("the claude program ended"))
 
     def died(self, what: str) -> ProcessError:
         """The error for a program that is no use any more, with what it said last."""

@@ -19,6 +19,7 @@ import trio
 
 from ..._errors import ConfigurationError, ProcessError
 from . import guardian
+from .private import private_arguments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,19 +38,22 @@ class Guard:
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
+        self._telling = trio.Lock()
 
-    async def add(self, group: int) -> None:
-        """Have the group stopped if this program is killed."""
-        await self._tell(group)
+    async def add(self, group: int, files: str | None) -> None:
+        """Have the group stopped, and the folder with its files removed, if this program is
+        killed."""
+        await self._tell(f"{group} {files or ''}")
 
     async def remove(self, group: int) -> None:
-        """The group is gone."""
-        await self._tell(-group)
+        """The group is gone, and so are its files."""
+        await self._tell(f"-{group}")
 
-    async def _tell(self, group: int) -> None:
+    async def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            await self._process.stdin.send_all(b"%d\n" % group)
+            async with self._telling:
+                await self._process.stdin.send_all(os.fsencode(line) + b"\n")
         except trio.BrokenResourceError:
             # No reason to end a session for; all that is lost is a help in a worse case.
             logger.warning(
@@ -90,17 +94,30 @@ async def open_program(
 ) -> AsyncIterator[trio.Process]:
     """Run the program for the length of a block, its three streams connected to us.
 
-    Leaving ends its input, and gives it ``close_timeout`` seconds to end, for it has a conversation
-    to save; then it is terminated, and has as long again; then it is killed. Who is left of its
-    group goes the last two steps, too. All of this is shielded from cancellation.
+    What is private in its arguments it is given in files. Leaving ends its input, and gives it
+    ``close_timeout`` seconds to end, for it has a conversation to save; then it is terminated, and
+    has as long again; then it is killed. Who is left of its group goes the last two steps, too. All
+    of this is shielded from cancellation.
 
     Raises:
       ConfigurationError: ``cwd`` is no directory.
       ProcessError: the program cannot be run.
     """
     _check_folder(cwd)
+    with private_arguments(command) as (arguments, files):
+        process = await _start(arguments, env, cwd)
+        try:
+            await guard.add(process.pid, files)
+            yield process
+        finally:
+            with trio.CancelScope(shield=True):
+                await _stop(process, close_timeout)
+                await guard.remove(process.pid)
+
+
+async def _start(command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> trio.Process:
     try:
-        process = await trio.lowlevel.open_process(
+        return await trio.lowlevel.open_process(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -111,13 +128,6 @@ async def open_program(
         )
     except (OSError, ValueError) as exc:  # ValueError: a NUL character in an argument
         raise ProcessError(f"cannot run {command[0]}: {exc}") from exc
-    try:
-        await guard.add(process.pid)
-        yield process
-    finally:
-        with trio.CancelScope(shield=True):
-            await _stop(process, close_timeout)
-            await guard.remove(process.pid)
 
 
 def _check_folder(cwd: str | None) -> None:
