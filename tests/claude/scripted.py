@@ -18,20 +18,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from tests.claude import faults
+from tests.claude import controls, faults
+from tests.claude.memory import Memory
 
 sys.path.append(os.path.join(os.path.dirname(faults.__file__), "..", "..", "trio_claude"))
 from _responder import answer  # type: ignore[import-not-found]
 
 VERSION, OLDER_VERSION = "2.1.330", "2.0.0"
-MODEL = "claude-opus-5-5"
 COST = 0.25  # US dollars a turn: a sum of these is exact
-MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 
 
 class Program:
     """The program, and its conversation."""
 
+    first_model = "claude-opus-5-5"
     longest_life = 100  # seconds, whatever a test does wrong
 
     def __init__(
@@ -62,11 +62,10 @@ class Program:
         self.manner, self.reason = "", None  # type: str, str | None
         self.held: list[dict[str, Any]] = []
         # The conversation.
-        self.session_id = str(uuid.uuid4())
-        self.messages: list[dict[str, Any]] = []
+        self.memory = Memory(os.environ.get("CLAUDE_CONFIG_DIR") or os.path.dirname(path))
+        self.cost_before = 0.0
         self.prompts: list[str] = []  # the ids of all that had a turn in this process
-        self.cost = self.cost_before = 0.0
-        self.model = self.option("model") or MODEL
+        self.model = self.option("model") or self.first_model
         self.mode = self.option("permission-mode") or "default"
 
     def option(self, name: str) -> str | None:
@@ -151,7 +150,7 @@ class Program:
 
     def line(self, message: dict[str, Any]) -> bytes:
         """A message of this session as a line."""
-        message = {"uuid": str(uuid.uuid4()), "session_id": self.session_id, **message}
+        message = {"uuid": str(uuid.uuid4()), "session_id": self.memory.session_id, **message}
         return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
     def write(self, **message: Any) -> None:
@@ -185,9 +184,9 @@ class Program:
         result: dict[str, Any] = {
             "duration_api_ms": 9,
             "stop_reason": "end_turn",
-            "total_cost_usd": self.cost,
+            "total_cost_usd": self.memory.cost,
             "usage": {"input_tokens": 7426, "output_tokens": 24},
-            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": self.cost}},
+            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": self.memory.cost}},
             "permission_denials": [],
             "terminal_reason": "completed",
             "is_error": False,
@@ -201,9 +200,9 @@ class Program:
         if not self.older:
             result["user_message_uuid"] = prompt_id
             result["user_message_uuids"] = [prompt_id]
-            cost = {"outputTokens": 24, "costUSD": self.cost - self.cost_before}
+            cost = {"outputTokens": 24, "costUSD": self.memory.cost - self.cost_before}
             result["model_usage_since_last_result"] = {self.model: cost}
-        self.cost_before = self.cost
+        self.cost_before = self.memory.cost
         self.write(**result)
 
     # ---- turns ----
@@ -215,7 +214,7 @@ class Program:
         self.turns += 1
         prompt_id = prompt.get("uuid") or str(uuid.uuid4())
         self.prompts.append(prompt_id)
-        self.keep("user", prompt["message"]["content"], prompt_id)
+        self.memory.add("user", prompt["message"]["content"], prompt_id)
         self.strike("prompt")
         self.lifecycle(prompt_id, "queued")
         self.lifecycle(prompt_id, "started")
@@ -230,14 +229,14 @@ class Program:
             claude_code_version=self.version,
         )
         self.write(type="system", subtype="status", status="requesting")
-        text = answer(self.messages, self.option("system-prompt"))
+        text = answer(self.memory.messages, self.option("system-prompt"))
         self.attempts, self.broken_off = 0, True
         while self.broken_off:
             self.attempts, self.broken_off = self.attempts + 1, False
             self.stream(text)
         outcome: dict[str, Any] = {"result": "".join(self.said)}
         if self.interrupted:
-            self.keep("user", "[Request interrupted by user]")
+            self.memory.add("user", "[Request interrupted by user]")
             outcome = {
                 "subtype": "error_during_execution",
                 "is_error": True,
@@ -249,8 +248,8 @@ class Program:
         outcome.update(self.verdict)
         for key in self.lacks:
             del outcome[key]
-        self.cost += COST
-        self.save()
+        self.memory.cost += COST
+        self.memory.save()
         self.write_result(prompt_id, **outcome)
         self.lifecycle(prompt_id, "cancelled" if self.interrupted else "completed")
         self.running = False
@@ -294,7 +293,7 @@ class Program:
         self.strike("message")
         said = "".join(self.said)
         self.write(
-            uuid=self.keep("assistant", said),
+            uuid=self.memory.add("assistant", said),
             message={**message, "content": [{"type": "text", "text": said}]},
             parent_tool_use_id=None,
             type="assistant",
@@ -305,39 +304,6 @@ class Program:
         self.event(type="message_delta", delta={"stop_reason": reason}, usage=usage)
         self.event(type="message_stop")
 
-    # ---- the conversation and its file ----
-
-    def keep(self, role: str, content: Any, message_id: str | None = None) -> str:
-        """Add a message to the conversation; its id."""
-        message_id = message_id or str(uuid.uuid4())
-        self.messages.append({"role": role, "content": content, "uuid": message_id})
-        self.save()
-        return message_id
-
-    def file(self, session_id: str) -> str:
-        """Where a conversation is kept: never in anybody's home."""
-        folder = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.dirname(self.path)
-        return os.path.join(folder, session_id + ".json")
-
-    def save(self) -> None:
-        """Write the conversation to its file."""
-        with open(self.file(self.session_id), "w") as file:
-            json.dump({"messages": self.messages, "cost": self.cost}, file)
-
-    def resume(self, session_id: str, message_id: str | None) -> None:
-        """Continue an earlier conversation, up to this message."""
-        if not os.path.exists(self.file(session_id)):
-            faults.exit(self, 1, f"No conversation found with session ID: {session_id}\n")
-        with open(self.file(session_id)) as file:
-            saved = json.load(file)
-        self.session_id, self.messages = session_id, saved["messages"]
-        self.cost = self.cost_before = 0.0 if self.older else saved["cost"]
-        if message_id is not None:
-            known = [message["uuid"] for message in self.messages]
-            if message_id not in known:
-                faults.exit(self, 1, f"No message found with message.uuid of: {message_id}\n")
-            del self.messages[known.index(message_id) + 1 :]
-
     # ---- control requests ----
 
     def serve(self, request_id: str, request: dict[str, Any]) -> None:
@@ -345,14 +311,14 @@ class Program:
         subtype = request.pop("subtype")
         self.note(got=subtype)
         self.strike(subtype)
-        serve = getattr(self, "serve_" + subtype, None)
+        serve = getattr(controls, subtype, None)
         content: dict[str, Any] = {}
         error = None
         if self.manner == "refuse" or serve is None:
             error = self.reason or f"Unsupported control request subtype: {subtype}"
         elif self.manner in ("", "late"):
             try:
-                content = serve(**request)
+                content = serve(self, **request)
             except ValueError as exc:
                 error = str(exc)
         response = {"subtype": "success", "request_id": request_id, "response": content}
@@ -363,58 +329,6 @@ class Program:
         elif self.manner != "silent":
             self.write(type="control_response", response=response)
         self.manner, self.reason = "", None
-
-    def serve_initialize(self, hooks: Any = None, **_more: Any) -> dict[str, Any]:
-        """Begin, or continue an earlier conversation; say who we are."""
-        session_id = self.option("resume")
-        if session_id is not None:
-            self.resume(session_id, self.option("resume-session-at"))
-        self.hooks = hooks or {}
-        about = {"commands": [], "agents": [], "models": [], "account": {}, "pid": os.getpid()}
-        return {**about, "output_style": "default", "claude_code_version": self.version}
-
-    def serve_interrupt(self) -> dict[str, Any]:
-        """End the turn, if there is one."""
-        self.interrupted = self.running
-        return {} if self.older else {"still_queued": []}
-
-    def serve_set_model(self, model: str | None = None) -> dict[str, Any]:
-        """Use another model from the next turn on."""
-        self.model = model or MODEL
-        return {"model": self.model}
-
-    def serve_set_permission_mode(self, mode: str) -> dict[str, Any]:
-        """Use another mode."""
-        if mode not in MODES:
-            raise ValueError(f"Cannot set permission mode: must be one of {', '.join(MODES)}")
-        self.mode = mode
-        return {"mode": mode}
-
-    def serve_mcp_status(self) -> dict[str, Any]:
-        """There are no servers."""
-        return {"mcpServers": []}
-
-    def serve_get_context_usage(self) -> dict[str, Any]:
-        """How full the context is."""
-        return {"categories": [], "totalTokens": 4000, "maxTokens": 200000, "percentage": 2}
-
-    def serve_rewind_files(self, user_message_id: str, dry_run: bool = False) -> dict[str, Any]:
-        """Only where it was switched on."""
-        if os.environ.get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING") != "true":
-            raise ValueError("File rewinding is not enabled.")
-        return {"canRewind": user_message_id in self.prompts, "filesChanged": []}
-
-    def serve_rewind_conversation(self, target_message_uuid: str, **_more: Any) -> dict[str, Any]:
-        """Take a prompt, and all after it, out of the conversation."""
-        if self.older:
-            raise ValueError("Unsupported control request subtype: rewind_conversation")
-        known = [message["uuid"] for message in self.messages]
-        if self.running or target_message_uuid not in known:
-            raise ValueError("Cannot rewind: a turn is running, or there is no such message")
-        index = known.index(target_message_uuid)
-        del self.messages[index:]
-        self.save()
-        return {"rewound": True, "precedingAssistantUuid": known[index - 1] if index else None}
 
 
 def main(path: str, script: list[dict[str, Any]], **settings: Any) -> None:

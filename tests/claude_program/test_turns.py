@@ -222,7 +222,7 @@ async def test_an_answer_that_the_program_does_not_stream(claude: Claude) -> Non
             pieces = "".join(event.text for event in events if isinstance(event, TextDelta))
             assert pieces == "".join(message.text for message in messages)
             assert pieces == str(events[-1])
-        assert [r.body.get("stream") for r in conversations(simulator)] == [True, None]
+        assert [r.body.get("stream") for r in conversations(simulator)] == [True, False]
 
 
 async def test_cost_and_usage_are_of_the_turn(claude: Claude) -> None:

@@ -1,0 +1,75 @@
+"""What the scripted `claude` program answers to control requests: one function for each subtype.
+
+A ValueError is the text of a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from tests.claude import faults
+
+if TYPE_CHECKING:
+    from tests.claude.scripted import Program
+
+MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
+
+def initialize(program: Program, hooks: Any = None, **_more: Any) -> dict[str, Any]:
+    """Begin, or continue an earlier conversation; say who we are."""
+    session_id = program.option("resume")
+    if session_id is not None:
+        program.resume(session_id, program.option("resume-session-at"))
+    program.hooks = hooks or {}
+    about = {"commands": [], "agents": [], "models": [], "account": {}, "pid": os.getpid()}
+    return {**about, "output_style": "default", "claude_code_version": program.version}
+
+
+def interrupt(program: Program) -> dict[str, Any]:
+    """End the turn, if there is one."""
+    program.interrupted = program.running
+    return {} if program.older else {"still_queued": []}
+
+
+def set_model(program: Program, model: str | None = None) -> dict[str, Any]:
+    """Use another model from the next turn on."""
+    program.model = model or MODEL
+    return {"model": program.model}
+
+
+def set_permission_mode(program: Program, mode: str) -> dict[str, Any]:
+    """Use another mode."""
+    if mode not in MODES:
+        raise ValueError(f"Cannot set permission mode: must be one of {', '.join(MODES)}")
+    program.mode = mode
+    return {"mode": mode}
+
+
+def mcp_status(program: Program) -> dict[str, Any]:
+    """There are no servers."""
+    return {"mcpServers": []}
+
+
+def get_context_usage(program: Program) -> dict[str, Any]:
+    """How full the context is."""
+    return {"categories": [], "totalTokens": 4000, "maxTokens": 200000, "percentage": 2}
+
+
+def rewind_files(program: Program, user_message_id: str, dry_run: bool = False) -> dict[str, Any]:
+    """Only where it was switched on."""
+    if os.environ.get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING") != "true":
+        raise ValueError("File rewinding is not enabled.")
+    return {"canRewind": user_message_id in program.prompts, "filesChanged": []}
+
+
+def rewind_conversation(program: Program, target_message_uuid: str, **_more: Any) -> dict[str, Any]:
+    """Take a prompt, and all after it, out of the conversation."""
+    if program.older:
+        raise ValueError("Unsupported control request subtype: rewind_conversation")
+    known = [message["uuid"] for message in program.messages]
+    if program.running or target_message_uuid not in known:
+        raise ValueError("Cannot rewind: a turn is running, or there is no such message")
+    index = known.index(target_message_uuid)
+    del program.messages[index:]
+    program.save()
+    return {"rewound": True, "precedingAssistantUuid": known[index - 1] if index else None}
