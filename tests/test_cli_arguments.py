@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import given, strategies as st
 
 from tests.test_cli_options import Server, hook, may_use, not_async
 from trio_claude import ConfigurationError, HookMatcher, SessionOptions
@@ -19,6 +19,7 @@ from trio_claude._wire.cli_arguments import (
     arguments,
     changes,
     environment,
+    files,
     in_process_servers,
     initialize,
     refuse_unsupported,
@@ -79,7 +80,6 @@ any_options = strategies.session_options(cli=True)
         ({"mcp_config": Path("-m.json")}, ["--mcp-config=-m.json"]),
         ({"mcp_servers": {}}, []),
         ({"settings": Path("-s.json")}, ["--settings=-s.json"]),
-        ({"settings": MappingProxyType({"a": ["é"]})}, ['--settings={"a":["\\u00e9"]}']),
         ({"thinking": {"type": "adaptive"}}, ["--thinking=adaptive"]),
         ({"thinking": {"type": "disabled"}}, ["--thinking=disabled"]),
         (
@@ -107,39 +107,22 @@ def test_resuming_at_a_message() -> None:
 
 
 def test_mcp_servers() -> None:
-    """As the program reads them; what is secret in them is not there to be seen."""
+    """As the program reads them, in a file; of those in this process their names."""
     options = SessionOptions(mcp_servers={"a": STDIO, "b": HTTP, "c": SERVER})
-    flag, shown = arguments(options)[-1].split("=", 1)
-    assert flag == "--mcp-config"
-    assert json.loads(shown) == {
-        "mcpServers": {
-            "a": {
-                "command": "server",
-                "args": ["-v"],
-                "env": {"TOKEN": "${TRIO_CLAUDE_MCP_1}", "EMPTY": ""},
-            },
-            "b": {
-                "type": "http",
-                "url": "http://h",
-                "headers": {"x-token": "${TRIO_CLAUDE_MCP_2}", "x-home": "${HOME}"},
-            },
-            "c": {"type": "sdk", "name": "c"},
-        }
+    assert arguments(options) == ALWAYS
+    assert {flag: json.loads(text) for flag, text in files(options).items()} == {
+        "--mcp-config": {"mcpServers": {"a": STDIO, "b": HTTP, "c": {"type": "sdk", "name": "c"}}}
     }
-    variables = environment(options, {})
-    assert (variables["TRIO_CLAUDE_MCP_1"], variables["TRIO_CLAUDE_MCP_2"]) == (
-        "hunter2",
-        "hunter3",
-    )
     assert in_process_servers(options) == {"c": SERVER}
     assert initialize(options)[0]["sdkMcpServers"] == ["c"]
 
 
-def test_mcp_servers_of_another_shape() -> None:
-    """What we have no idea of is left as it is."""
-    server = {"command": "a", "env": {"A": 1}, "headers": "x"}
-    shown = arguments(SessionOptions(mcp_servers={"a": server}))[-1].split("=", 1)[1]
-    assert json.loads(shown) == {"mcpServers": {"a": server}}
+def test_settings() -> None:
+    """Their path is a flag; they themselves go in a file."""
+    assert files(SessionOptions(settings="a.json")) == {}
+    options = SessionOptions(settings=MappingProxyType({"a": ["é"]}))
+    assert arguments(options) == ALWAYS
+    assert files(options) == {"--settings": '{"a":["\\u00e9"]}'}
 
 
 @pytest.mark.parametrize(
@@ -150,8 +133,6 @@ def test_mcp_servers_of_another_shape() -> None:
         ({"thinking": {"type": "enabled"}}, "thinking must be .* on the Claude CLI"),
         ({"thinking": {"budget_tokens": 7}}, "thinking must be .* on the Claude CLI"),
         ({"thinking": {"type": "adaptive", "x": 1}}, "thinking must be .* on the Claude CLI"),
-        ({"settings": {"a": {1, 2}}}, "settings must be JSON, and this is not: a set"),
-        ({"mcp_servers": {"a": {"command": "a", "b": b""}}}, "mcp_servers must be JSON"),
         ({"model": "a\0b"}, "model has a character that cannot be passed"),
         ({"resume": "\ud800"}, "resume has a character that cannot be passed"),
         ({"extra_args": {"name": "\ud800"}}, "extra_args has a character"),
@@ -161,6 +142,19 @@ def test_what_cannot_be_an_argument(options: dict[str, Any], said: str) -> None:
     """It is refused before the program is started, by the option's name."""
     with pytest.raises(ConfigurationError, match=said):
         arguments(SessionOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"settings": {"a": {1, 2}}}, "settings must be JSON, and this is not: a set"),
+        ({"mcp_servers": {"a": {"command": "a", "b": b""}}}, "mcp_servers must be JSON"),
+    ],
+)
+def test_what_cannot_be_in_a_file(options: dict[str, Any], said: str) -> None:
+    """It is refused before the program is started, by the option's name."""
+    with pytest.raises(ConfigurationError, match=said):
+        files(SessionOptions(**options))
 
 
 @given(any_options)
@@ -180,7 +174,7 @@ def test_the_flags_are_refused_in_extra_args(options: SessionOptions) -> None:
             SessionOptions(extra_args={flag: None})
 
 
-_SECRETS = st.builds("hunter2{}".format, st.text("abc${}", max_size=5))
+_SECRETS = st.builds("hunter2{}".format, st.text("abc", max_size=5))
 _HIDDEN = st.dictionaries(st.sampled_from(["A", "B"]), _SECRETS, max_size=2)
 
 
@@ -192,6 +186,7 @@ _HIDDEN = st.dictionaries(st.sampled_from(["A", "B"]), _SECRETS, max_size=2)
         extra_headers=_HIDDEN,
         extra_body=_HIDDEN,
         agents=st.dictionaries(st.just("a"), _HIDDEN),
+        settings=_HIDDEN,
         mcp_servers=st.dictionaries(
             st.sampled_from(["a", "b"]),
             st.fixed_dictionaries({"command": st.just("a"), "env": _HIDDEN})
@@ -200,10 +195,7 @@ _HIDDEN = st.dictionaries(st.sampled_from(["A", "B"]), _SECRETS, max_size=2)
     )
 )
 def test_no_secret_is_an_argument(options: SessionOptions) -> None:
-    """Nor is it in a repr: a key, a variable, a header, what an MCP server is to know."""
-    servers = (options.mcp_servers or {}).values()
-    # What refers to a variable is no secret, and has to stay.
-    assume("${" not in repr([servers, options.env]))
+    """Nor is it in a repr: a key, a variable, a header, what an MCP server or the settings know."""
     assert "hunter2" not in " ".join(arguments(options))
     assert "hunter2" not in repr(attrs.evolve(options, extra_body=None))
 
@@ -295,7 +287,6 @@ def test_there_is_one_credential(given_option: str) -> None:
         ({"env": {"A": "\ud800"}}, "env has a character"),
         ({"env": {"\ud800": ""}}, "env has a character"),
         ({"base_url": "http://h/\0"}, "base_url has a character"),
-        ({"mcp_servers": {"a": {"command": "a", "env": {"A": "\0"}}}}, "mcp_servers has a char"),
     ],
 )
 def test_what_cannot_be_a_variable(options: dict[str, Any], said: str) -> None:
@@ -318,15 +309,7 @@ def test_the_environment_is_what_was_asked_for(
         assert variables.get(name) == text
     assert "CLAUDE_PID" not in variables or "CLAUDE_PID" in said
     for name in variables.keys() - ours.keys() - said.keys():
-        assert (
-            name in OPTION_OF_VARIABLE
-            or name.startswith("TRIO_CLAUDE_MCP_")
-            or name
-            in (
-                "CLAUDE_CODE_ENTRYPOINT",
-                "PWD",
-            )
-        )
+        assert name in OPTION_OF_VARIABLE or name in ("CLAUDE_CODE_ENTRYPOINT", "PWD")
 
 
 # ---- the first request --------------------------------------------------------------------------

@@ -210,7 +210,7 @@ class QueryTimeout(QueryError, trio.TooSlowError):
 
 
 class Interrupted(QueryError):
-    """Somebody called ``interrupt`` during this turn, or left its stream."""
+    """Somebody called ``interrupt`` during this turn, or left its stream, or denied a tool so."""
 
 
 class _TurnLost(TrioClaudeError, trio.BrokenResourceError):

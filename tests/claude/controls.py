@@ -1,6 +1,6 @@
 """What the scripted `claude` program answers to control requests: one function for each subtype.
 
-A ValueError is the text of a refusal.
+A LookupError is the text of a refusal.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 
 MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 
+
 def initialize(program: Program, hooks: Any = None, **_more: Any) -> dict[str, Any]:
     """Begin, or continue an earlier conversation; say who we are."""
     session_id = program.option("resume")
     if session_id is not None:
-        program.resume(session_id, program.option("resume-session-at"))
+        try:
+            program.memory.load(session_id, program.option("resume-session-at"))
+        except LookupError as exc:
+            faults.exit(program, 1, f"{exc}\n")
+        program.cost_before = program.memory.cost
+        if program.older:  # its total counts from 0 again
+            program.cost_at_start = program.memory.cost
     program.hooks = hooks or {}
     about = {"commands": [], "agents": [], "models": [], "account": {}, "pid": os.getpid()}
     return {**about, "output_style": "default", "claude_code_version": program.version}
@@ -33,14 +40,14 @@ def interrupt(program: Program) -> dict[str, Any]:
 
 def set_model(program: Program, model: str | None = None) -> dict[str, Any]:
     """Use another model from the next turn on."""
-    program.model = model or MODEL
+    program.model = model or program.first_model
     return {"model": program.model}
 
 
 def set_permission_mode(program: Program, mode: str) -> dict[str, Any]:
     """Use another mode."""
     if mode not in MODES:
-        raise ValueError(f"Cannot set permission mode: must be one of {', '.join(MODES)}")
+        raise LookupError(f"Cannot set permission mode: must be one of {', '.join(MODES)}")
     program.mode = mode
     return {"mode": mode}
 
@@ -58,18 +65,14 @@ def get_context_usage(program: Program) -> dict[str, Any]:
 def rewind_files(program: Program, user_message_id: str, dry_run: bool = False) -> dict[str, Any]:
     """Only where it was switched on."""
     if os.environ.get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING") != "true":
-        raise ValueError("File rewinding is not enabled.")
+        raise LookupError("File rewinding is not enabled.")
     return {"canRewind": user_message_id in program.prompts, "filesChanged": []}
 
 
 def rewind_conversation(program: Program, target_message_uuid: str, **_more: Any) -> dict[str, Any]:
     """Take a prompt, and all after it, out of the conversation."""
     if program.older:
-        raise ValueError("Unsupported control request subtype: rewind_conversation")
-    known = [message["uuid"] for message in program.messages]
-    if program.running or target_message_uuid not in known:
-        raise ValueError("Cannot rewind: a turn is running, or there is no such message")
-    index = known.index(target_message_uuid)
-    del program.messages[index:]
-    program.save()
-    return {"rewound": True, "precedingAssistantUuid": known[index - 1] if index else None}
+        raise LookupError("Unsupported control request subtype: rewind_conversation")
+    if program.running:
+        raise LookupError("Cannot rewind: a turn is running")
+    return {"rewound": True, "precedingAssistantUuid": program.memory.rewind(target_message_uuid)}

@@ -157,9 +157,11 @@ def late(program: Program) -> None:
     program.manner = "late"
 
 
-def vain(program: Program) -> None:
-    """Answer it, and don't do it."""
-    program.manner = "vain"
+def vain(program: Program, first_only: bool = False) -> None:
+    """Answer it, and don't do it; or do it from the second time on."""
+    if not (first_only and program.vain_before):
+        program.manner = "vain"
+    program.vain_before = True
 
 
 def refuse(program: Program, error: str | None = None) -> None:

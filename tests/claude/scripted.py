@@ -60,10 +60,11 @@ class Program:
         self.responses: dict[str, dict[str, Any]] = {}
         self.hooks: dict[str, list[dict[str, Any]]] = {}
         self.manner, self.reason = "", None  # type: str, str | None
+        self.vain_before = False
         self.held: list[dict[str, Any]] = []
         # The conversation.
         self.memory = Memory(os.environ.get("CLAUDE_CONFIG_DIR") or os.path.dirname(path))
-        self.cost_before = 0.0
+        self.cost_at_start = self.cost_before = 0.0  # what totals leave out, and the last one
         self.prompts: list[str] = []  # the ids of all that had a turn in this process
         self.model = self.option("model") or self.first_model
         self.mode = self.option("permission-mode") or "default"
@@ -181,12 +182,13 @@ class Program:
 
     def write_result(self, prompt_id: str, **fields: Any) -> None:
         """Write a turn's result."""
+        total = self.memory.cost - self.cost_at_start
         result: dict[str, Any] = {
             "duration_api_ms": 9,
             "stop_reason": "end_turn",
-            "total_cost_usd": self.memory.cost,
+            "total_cost_usd": total,
             "usage": {"input_tokens": 7426, "output_tokens": 24},
-            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": self.memory.cost}},
+            "modelUsage": {self.model: {"outputTokens": 24, "costUSD": total}},
             "permission_denials": [],
             "terminal_reason": "completed",
             "is_error": False,
@@ -319,7 +321,7 @@ class Program:
         elif self.manner in ("", "late"):
             try:
                 content = serve(self, **request)
-            except ValueError as exc:
+            except LookupError as exc:
                 error = str(exc)
         response = {"subtype": "success", "request_id": request_id, "response": content}
         if error is not None:

@@ -438,6 +438,22 @@ async def test_a_turn_that_is_left_is_interrupted_and_taken_out(tmp_path: Path) 
         assert 1 == len(claude.pids)
 
 
+async def test_an_interrupt_that_comes_too_early_is_repeated(tmp_path: Path) -> None:
+    """A program that has not begun says yes, and goes on: it is told again, and kept."""
+    claude = scripted_claude(
+        tmp_path,
+        fault("hold", at="delta 3", turn=2),
+        fault("vain", at="interrupt", first_only=True),
+    )
+    async with session(claude) as a:
+        await a.query(TOLD)
+        async with a.stream(TOLD_IN_VAIN) as stream:
+            await stream.receive()
+        assert KNOWN == str(await a.query(ASKED))
+        assert ["interrupt", "interrupt", "rewind_conversation"] == claude.requests[1:]
+        assert 1 == len(claude.pids)
+
+
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("how", ["silent", "vain", "refuse"])
 async def test_an_interrupt_that_ends_nothing_has_the_program_replaced(

@@ -326,7 +326,8 @@ class _Pump(Answer):
 class ResponseStream(trio.abc.ReceiveChannel[Event]):
     """The events of one turn, as they come; the last one is the :class:`ResultMessage`.
 
-    Made by ``stream``. Reading sets the pace: while nobody reads, the answer waits at its source.
+    Made by ``stream``. Reading sets the pace: while nobody reads, the answer waits at its source;
+    but for the ``claude`` program's, which are kept here, for what it asks meanwhile is answered.
     After the result the stream ends; a turn that fails raises its error from ``receive``, each
     time that it is called. Cancelling ``receive`` loses no event.
     """

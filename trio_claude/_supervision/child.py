@@ -102,10 +102,11 @@ class Child(ABC):
         """Say where it stands."""
 
     @property
+    @abstractmethod
     def resumed(self) -> bool:
         """Whether this incarnation continues what the one before was at."""
-        return False
 
+    @abstractmethod
     def forget_conversation(self) -> None:
         """Let the next incarnation continue nothing."""
 
@@ -230,6 +231,13 @@ class SupervisorChild(Child):
 
     def set_status(self, status: Status) -> None:
         self._status = status
+
+    @property
+    def resumed(self) -> bool:
+        return False
+
+    def forget_conversation(self) -> None:
+        """It has none of its own."""
 
     def _open(self) -> None:
         """Its name is taken by the supervisor that runs in it."""

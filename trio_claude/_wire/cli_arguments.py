@@ -1,9 +1,8 @@
 """What the Claude CLI is started with, and told first: flags, environment, ``initialize``.
 
-Nothing secret is a flag: flags are for all users of the machine to see. What an MCP server is to
-know is put into variables that its configuration refers to. And no value of a flag is an argument
-by itself: one that begins with a dash would be taken for a flag, so that whoever gives an id could
-give any flag.
+Nothing secret is a flag: flags are for all users of the machine to see. What may have keys in it,
+servers and settings, goes in files. And no value of a flag is an argument by itself: one that
+begins with a dash would be taken for a flag, so that whoever gives an id could give any flag.
 
 Prompts and schemas are told in ``initialize``: an argument has no more than 128 KiB on Linux.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +64,6 @@ _SWITCHES = {
     "strict_mcp_config": "strict-mcp-config",
     "include_hook_events": "include-hook-events",
 }
-
-_REFERENCE = re.compile(r"\$\{[^}]*\}")  # in the configuration of an MCP server
 
 # Set by the program for what it starts itself. One that finds them takes itself for a part of
 # another one's session.
@@ -138,14 +134,9 @@ def _flags(options: SessionOptions) -> Iterator[tuple[str, str]]:
             yield option, flag
     if options.can_use_tool is not None:
         yield "can_use_tool", "permission-prompt-tool=stdio"
-    if options.mcp_servers:
-        servers, _ = _mcp_servers(options.mcp_servers)
-        yield "mcp_servers", f"mcp-config={_json('mcp_servers', {'mcpServers': servers})}"
     if options.mcp_config is not None:
         yield "mcp_config", f"mcp-config={options.mcp_config}"
-    if isinstance(options.settings, Mapping):
-        yield "settings", f"settings={_json('settings', options.settings)}"
-    elif options.settings is not None:
+    if options.settings is not None and not isinstance(options.settings, Mapping):
         yield "settings", f"settings={options.settings}"
     if options.thinking:
         for flag in _thinking(options.thinking):
@@ -153,32 +144,6 @@ def _flags(options: SessionOptions) -> Iterator[tuple[str, str]]:
     for name, value in (options.extra_args or {}).items():
         flag = name.removeprefix("--")
         yield "extra_args", flag if value is None else f"{flag}={value}"
-
-
-def _mcp_servers(servers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The servers as the program takes them, and the variables that they refer to."""
-    variables: dict[str, str] = {}
-
-    def hidden(text: object) -> object:
-        # What refers to a variable itself must stay where it is, for it is not looked at twice.
-        if not isinstance(text, str) or not text or _REFERENCE.search(text):
-            return text
-        name = f"TRIO_CLAUDE_MCP_{len(variables) + 1}"
-        variables[name] = text
-        return f"${{{name}}}"
-
-    shown: dict[str, Any] = {}
-    for name, server in servers.items():
-        if not isinstance(server, Mapping):
-            shown[name] = {"type": "sdk", "name": name}
-            continue
-        shown[name] = {
-            field: {key: hidden(text) for key, text in value.items()}
-            if field in ("env", "headers") and isinstance(value, Mapping)
-            else value
-            for field, value in server.items()
-        }
-    return shown, variables
 
 
 def _thinking(thinking: Mapping[str, Any]) -> Iterator[str]:
@@ -218,6 +183,24 @@ def _refuse_unpassable(option: str, text: str) -> None:
         )
 
 
+def files(options: SessionOptions) -> dict[str, str]:
+    """What the program is told in files: JSON, by the flags that name them.
+
+    Raises:
+      ConfigurationError: an option is no JSON.
+    """
+    given = {}
+    if options.mcp_servers:
+        servers = {
+            name: server if isinstance(server, Mapping) else {"type": "sdk", "name": name}
+            for name, server in options.mcp_servers.items()
+        }
+        given["--mcp-config"] = _json("mcp_servers", {"mcpServers": servers})
+    if isinstance(options.settings, Mapping):
+        given["--settings"] = _json("settings", options.settings)
+    return given
+
+
 # ---- the environment ----------------------------------------------------------------------------
 
 
@@ -246,7 +229,7 @@ def environment(options: SessionOptions, variables: Mapping[str, str]) -> dict[s
         if os.path.isabs(options.cwd):
             given["PWD"] = os.fspath(options.cwd)
     for variable, text in _variables(options):
-        _refuse_unpassable(OPTION_OF_VARIABLE.get(variable, "mcp_servers"), text)
+        _refuse_unpassable(OPTION_OF_VARIABLE[variable], text)
         given[variable] = text
     for name, value in (options.env or {}).items():
         if value is None:
@@ -282,7 +265,6 @@ def _variables(options: SessionOptions) -> Iterator[tuple[str, str]]:
         yield "ANTHROPIC_CUSTOM_HEADERS", "\n".join(lines)
     if options.extra_body:
         yield "CLAUDE_CODE_EXTRA_BODY", _json("extra_body", options.extra_body)
-    yield from _mcp_servers(options.mcp_servers or {})[1].items()
 
 
 # ---- the first request --------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from .._errors import ProtocolError
 
 JSONLine: TypeAlias = dict[str, Any]
 
+# What json.loads does, in three quarters of the time.
+_decode = json.JSONDecoder().raw_decode
+
 _SHOWN = 200  # bytes of a line that cannot be read
 
 
@@ -66,8 +69,11 @@ class LineDecoder:
         if not line.startswith(b"{"):
             return
         try:
-            # As text, for bytes would be searched for their encoding first.
-            lines.append(json.loads(line.decode()))
+            text = line.decode()
+            value, end = _decode(text)
+            if end < len(text) and not text[end:].isspace():
+                raise ValueError("there is more behind the object")
+            lines.append(value)
         except (ValueError, RecursionError) as exc:
             shown = line[:_SHOWN].decode("utf-8", "backslashreplace")
             more = " ..." if len(line) > _SHOWN else ""

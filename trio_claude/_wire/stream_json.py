@@ -20,15 +20,21 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from .._errors import APIError, QueryError, ResultError
+import attrs
+
+from .._errors import APIError, Interrupted, QueryError, ResultError
 from .._messages import (
     AssistantMessage,
     ContentBlock,
     Event,
+    InputJSONDelta,
     ResultMessage,
     SystemMessage,
     TextBlock,
     TextDelta,
+    ThinkingBlock,
+    ThinkingDelta,
+    ToolUseBlock,
     UnknownMessage,
     UserMessage,
 )
@@ -37,7 +43,7 @@ from .blocks import beyond, content_block, usage
 from .messages_api import MessageDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .jsonlines import JSONLine
 
@@ -58,6 +64,9 @@ _RESULT = (
     "duration_api_ms",
     "structured_output",
 )
+
+# The turn's end, where it was neither the model's nor a failure.
+_ABORTED = ("aborted_streaming", "aborted_tools")
 
 # ---- to the program -----------------------------------------------------------------------------
 
@@ -156,7 +165,7 @@ class TurnDecoder:
         self._held: list[Event] | None = []  # what comes before the init
         self._streamed: MessageDecoder | None = None
         self._streamed_id: str | None = None
-        self._lines: list[AssistantMessage] = []  # the same message, as lines
+        self._lines: list[AssistantMessage] = []  # the same message, as lines; or another one
         self._text_index: int | None = None  # the block that the last event was a piece of
         self._texts: list[str] = []  # pieces of it that the decoder has not been given
         self._given: set[str | None] = set()  # ids of messages that were given whole
@@ -173,7 +182,7 @@ class TurnDecoder:
             ):
                 self._release(events)
                 if kind == "message_start":
-                    self._begin(event)
+                    self._begin(event, events)
                 if self._streamed is None:
                     events.append(UnknownMessage(line))
                 else:
@@ -185,6 +194,7 @@ class TurnDecoder:
                 self._assistant(_assistant_message(line, message), line, events)
             case {"type": "user", "message": dict(message)}:
                 self._release(events)
+                self._join_lines(events)
                 events.append(
                     UserMessage(
                         _content(message.get("content")),
@@ -194,6 +204,7 @@ class TurnDecoder:
                 )
             case {"type": "result"} if self._is_ours(line):
                 self._release(events)
+                self._join_lines(events)
                 self._end(line, events)
             case _:
                 (events if self._held is None else self._held).append(UnknownMessage(line))
@@ -233,7 +244,8 @@ class TurnDecoder:
     def partial(self) -> AssistantMessage | None:
         """What has come so far of the last message, without tools' input; None: nothing."""
         self._add_texts()
-        return (self._streamed and self._streamed.partial()) or self._last
+        streamed = None if self._streamed is None else self._streamed.partial()
+        return streamed or _joined(self._lines) or self._last
 
     # ---- each kind of line ----
 
@@ -251,14 +263,14 @@ class TurnDecoder:
             events += self._held
             self._held = None
 
-    def _begin(self, event: JSONLine) -> None:
+    def _begin(self, event: JSONLine, events: list[Event]) -> None:
+        self._join_lines(events)
         # The one before, if it has no end, was given up: the program asks again by itself.
         self._texts = []
         self._text_index = None
         self._streamed = MessageDecoder(PROGRAM)
         message = event.get("message")
         self._streamed_id = _text(message.get("id")) if isinstance(message, dict) else None
-        self._lines = []
 
     def _stream_event(
         self, decoder: MessageDecoder, event: JSONLine, line: JSONLine, events: list[Event]
@@ -268,16 +280,15 @@ class TurnDecoder:
         try:
             decoded = decoder.feed_payload(event["type"], event)
         except APIError:
-            # The lines will have what the events have not.
             events.append(UnknownMessage(line))
-            self._streamed = None
-            for message in self._lines:
-                self._whole(message, events)
+            self._streamed = None  # from now on the lines count
             return
         if decoder.done:
-            self._whole(decoder.message, events)
-            self._given.add(self._streamed_id)
             self._streamed = None
+            if decoder.message.content:  # else it was broken off, and its lines count, if any
+                self._lines = []
+                self._given.add(self._streamed_id)
+                self._whole(decoder.message, events)
         elif decoded:
             events += decoded
             last = decoded[-1]
@@ -291,13 +302,24 @@ class TurnDecoder:
         self.last_id = _text(line.get("uuid")) or self.last_id
         if message.id is not None and message.id in self._given:
             return
-        if self._streamed is not None and message.id == self._streamed_id:
-            self._lines.append(message)
-        elif line.get("is_api_error_message") is True:
+        if line.get("is_api_error_message") is True:
             self._api_error = line.get("api_error_type")
             events.append(message)
-        else:
-            self._whole(message, events)
+            return
+        if self._lines and (message.id is None or message.id != self._lines[0].id):
+            self._join_lines(events)
+        if self._streamed is None or message.id != self._streamed_id:
+            begun = sum(len(one.content) for one in self._lines)
+            events += _deltas(message.content, begun)
+        self._lines.append(message)
+
+    def _join_lines(self, events: list[Event]) -> None:
+        """Give the message that has come as lines, one for each block."""
+        if self._streamed is None:
+            message = _joined(self._lines)
+            if message is not None:
+                self._whole(message, events)
+        self._lines = []
 
     def _whole(self, message: AssistantMessage, events: list[Event]) -> None:
         self._last = message
@@ -350,6 +372,8 @@ def _failure(result: ResultMessage, line: JSONLine, api_error: object) -> QueryE
         host = "the service that the claude program asks"
         return status_error(host, status, {}, json.dumps(body).encode(), now=0.0)
     errors = line.get("errors")
+    if line.get("terminal_reason") in _ABORTED:
+        return Interrupted("the agent's turn was interrupted from inside: a tool was denied so")
     told = [error for error in (errors if isinstance(errors, list) else ()) if _text(error)]
     said = "; ".join(told) or result.result or "it says no more"
     reason = _text(line.get("terminal_reason")) or result.subtype
@@ -367,6 +391,24 @@ def _assistant_message(line: JSONLine, message: JSONLine) -> AssistantMessage:
         parent_tool_use_id=_text(line.get("parent_tool_use_id")),
         extra={**beyond(message, *_MESSAGE), **beyond(line, *_ENVELOPE)},
     )
+
+
+def _joined(lines: list[AssistantMessage]) -> AssistantMessage | None:
+    if not lines:
+        return None
+    return attrs.evolve(lines[-1], content=tuple(block for one in lines for block in one.content))
+
+
+def _deltas(content: Iterable[ContentBlock], begun: int) -> Iterator[Event]:
+    """A message that was not streamed, as the pieces that it would have come in: its blocks."""
+    for index, block in enumerate(content, begun):
+        match block:
+            case TextBlock(text):
+                yield TextDelta(index, text)
+            case ThinkingBlock(thinking):
+                yield ThinkingDelta(index, thinking)
+            case ToolUseBlock(input=given):
+                yield InputJSONDelta(index, json.dumps(given))
 
 
 def _content(value: object) -> tuple[ContentBlock, ...]:

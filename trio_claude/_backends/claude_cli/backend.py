@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
-from ..._validation import checked, is_path, is_seconds, refuse_none, refuse_unknown
+from ..._validation import as_path, checked, is_path, is_seconds, refuse_none, refuse_unknown
 from ..._wire.cli_arguments import refuse_unsupported
 from ..base import Backend, Connection
 from .program import check_version, find_program
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .process import Guard
 
 _TIMEOUT = checked(lambda value: is_seconds(value) and value > 0, "a number of seconds above 0")
+
+
+# An end is needed when a session that has crashed is resumed, which is soon if ever.
+_ENDS_KEPT = 10_000
 
 
 @final
@@ -42,8 +46,9 @@ class CLIBackend(Backend):
             refuse_unknown(type(self), settings)
             self.__attrs_init__(**settings)
 
-    cli_path: str | os.PathLike[str] | None = attrs.field(
+    cli_path: str | None = attrs.field(
         default=None,
+        converter=as_path,
         validator=checked(is_path, "the path of the program"),
     )
     """Where the program is. None: what ``PATH`` has, else where it is installed as a rule."""
@@ -79,7 +84,7 @@ class CLIBackend(Backend):
         """
         from .process import open_guard  # it brings subprocess, which nobody else needs
 
-        program = find_program(None if self.cli_path is None else os.fspath(self.cli_path))
+        program = find_program(self.cli_path)
         async with open_guard() as guard:
             await check_version(program)
             yield CLIConnection(self, program, guard)
@@ -93,6 +98,7 @@ class CLIConnection(Connection):
         self.backend = backend
         self.program = program
         self.guard = guard
+        self._ends: dict[str, str] = {}
 
     def open(self, options: SessionOptions) -> AbstractAsyncContextManager[CLIConversation]:
         """Start the program, and begin a conversation.
@@ -105,6 +111,17 @@ class CLIConnection(Connection):
 
         refuse_unsupported(options)
         return open_conversation(self, options)
+
+    def remember_end(self, session_id: str, last_id: str) -> None:
+        """A turn has succeeded: what is behind this message, if anything, is no part of it."""
+        self._ends.pop(session_id, None)
+        self._ends[session_id] = last_id
+        if len(self._ends) > _ENDS_KEPT:
+            del self._ends[next(iter(self._ends))]
+
+    def end_of(self, session_id: str | None) -> str | None:
+        """The last message of the last good turn of a conversation, if it is known."""
+        return None if session_id is None else self._ends.get(session_id)
 
     def variables(self) -> Mapping[str, str]:
         """This process's own environment."""

@@ -118,7 +118,8 @@ class Callbacks:
         given = given if isinstance(given, dict) else {}
         event = given.get("hook_event_name")
         try:
-            output = await hook(given, request.get("tool_use_id"))
+            # The request's own is made up where the event is about no tool.
+            output = await hook(given, given.get("tool_use_id"))
         except Exception as exc:
             exc.add_note(f"in a hook for {event}")
             raise

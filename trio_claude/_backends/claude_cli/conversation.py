@@ -15,6 +15,7 @@ conversation's block is cancelled, and raises it.
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, final
@@ -27,6 +28,7 @@ from ..._wire.cli_arguments import (
     arguments,
     changes,
     environment,
+    files,
     in_process_servers,
     initialize,
 )
@@ -137,7 +139,7 @@ class CLIConversation(Conversation, Controllable):
         self._closed = False
         self._in_turn = False
         self._answer: CLIAnswer | None = None  # whose lines they are
-        self._last_good: tuple[str, str] | None = None  # the session, and where that turn ended
+        self._session_id: str | None = None  # the program's, since the first good turn
         self._recovered = trio.Event()
         self._recovered.set()
 
@@ -189,8 +191,10 @@ class CLIConversation(Conversation, Controllable):
         """Take the turn for good, if its result was received."""
         if answer.given is not None:
             answer.remembered = True
-            if answer.given.session_id is not None and answer.last_id is not None:
-                self._last_good = (answer.given.session_id, answer.last_id)
+            session_id = answer.given.session_id
+            if session_id is not None and answer.last_id is not None:
+                self._session_id = session_id
+                self._connection.remember_end(session_id, answer.last_id)
 
     async def _give(self, program: _Program, link: Link, settings: Mapping[str, Any]) -> None:
         """Let the program have this model and permission mode."""
@@ -306,8 +310,9 @@ class CLIConversation(Conversation, Controllable):
 
         async with open_program(
             [self._connection.program, *arguments(options, resume_at=resume_at)],
+            files=files(options),
             env=environment(options, self._connection.variables()),
-            cwd=None if options.cwd is None else str(options.cwd),
+            cwd=None if options.cwd is None else os.fspath(options.cwd),
             guard=self._connection.guard,
             close_timeout=self._backend.close_timeout,
         ) as process:
@@ -332,17 +337,12 @@ class CLIConversation(Conversation, Controllable):
 
     def _options_now(self) -> tuple[SessionOptions, str | None]:
         """What the next program is started with, and the message that it resumes at."""
-        if self._last_good is None:
-            return attrs.evolve(self._options, **self._settings), None
-        session_id, last_id = self._last_good
-        options = attrs.evolve(
-            self._options,
-            **self._settings,
-            resume=session_id,
-            continue_conversation=None,
-            fork_session=None,
-        )
-        return options, last_id
+        options = attrs.evolve(self._options, **self._settings)
+        if self._session_id is not None:
+            options = attrs.evolve(
+                options, resume=self._session_id, continue_conversation=None, fork_session=None
+            )
+        return options, self._connection.end_of(options.resume)
 
     async def _introduce(
         self, program: _Program, link: Link, introduction: Mapping[str, Any]
@@ -351,7 +351,7 @@ class CLIConversation(Conversation, Controllable):
         try:
             program.info = await link.request(introduction, self._backend.initialize_timeout)
         except ControlError as exc:
-            link.end(link.died(f"{exc}; it is"))
+            link.end(link.died(str(exc)))
         else:
             program.link = link
             program.settled.set()

@@ -230,7 +230,7 @@ def _low_level(name: str, server: object) -> Server[Any]:
         import mcp.server.mcpserver
     except ImportError as error:
         raise ConfigurationError(
-            f"{option} is a {type(server).__name__}, to be run in this process, which takes mcp 2:"
+            f"{option} is of type {type(server).__name__}, to be run in this process, which takes mcp 2:"
             f" pip install 'trio-claude[mcp]' ({error})"
         ) from error
     if isinstance(server, mcp.server.mcpserver.MCPServer):
@@ -239,7 +239,7 @@ def _low_level(name: str, server: object) -> Server[Any]:
     if isinstance(server, mcp.server.Server):
         return server
     raise ConfigurationError(
-        f"{option} is a {type(server).__name__}; give a server of mcp, such as"
+        f"{option} is of type {type(server).__name__}; give a server of mcp, such as"
         ' mcp.server.MCPServer("name"), or a mapping such as {"command": "...", "args": [...]}'
     )
 

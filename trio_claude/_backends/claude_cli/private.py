@@ -1,9 +1,4 @@
-"""What the program is told in files, because its arguments can be read by everybody on the machine.
-
-Servers and settings may hold keys, prompts may be nobody's business, and no argument may be longer
-than 128 KiB on Linux. So these go into a folder that only this user can read, for as long as the
-program runs.
-"""
+"""Files for one program, which nobody but this user can read."""
 
 from __future__ import annotations
 
@@ -13,38 +8,28 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-# The beginning of an argument, and of the one that names a file instead. What begins with a brace
-# is JSON; else it is a path already.
-_IN_FILES = {
-    "--mcp-config={": "--mcp-config=",
-    "--settings={": "--settings=",
-    "--system-prompt=": "--system-prompt-file=",
-    "--append-system-prompt=": "--append-system-prompt-file=",
-}
+    from collections.abc import Iterator, Mapping
 
 
 @contextmanager
-def private_arguments(arguments: Sequence[str]) -> Iterator[tuple[list[str], str | None]]:
-    """The arguments, with files in the place of what is private, and the files' folder if there
-    are any; it is gone when the block is left."""
-    if not any(_beginning(argument) for argument in arguments):
-        yield list(arguments), None
+def private_files(files: Mapping[str, str]) -> Iterator[tuple[list[str], str | None]]:
+    """Write files that are gone when the block is left.
+
+    Args:
+      files: what is in them, by the flags that name them; JSON.
+
+    Returns:
+      The flags with the files' paths, and the folder that these are in, if there are any.
+    """
+    if not files:
+        yield [], None
         return
-    with tempfile.TemporaryDirectory(prefix="trio-claude-") as folder:
-        yield [_in_file(argument, folder, n) for n, argument in enumerate(arguments)], folder
+    with tempfile.TemporaryDirectory(prefix="trio-claude-") as folder:  # with the mode 0700
+        yield [_write(folder, flag, text) for flag, text in files.items()], folder
 
 
-def _beginning(argument: str) -> str | None:
-    return next((beginning for beginning in _IN_FILES if argument.startswith(beginning)), None)
-
-
-def _in_file(argument: str, folder: str, number: int) -> str:
-    beginning = _beginning(argument)
-    if beginning is None:
-        return argument
-    path = os.path.join(folder, str(number))
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        file.write(argument[len(beginning.removesuffix("{")) :])
-    return _IN_FILES[beginning] + path
+def _write(folder: str, flag: str, text: str) -> str:
+    path = os.path.join(folder, f"{flag.strip('-')}.json")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+    return f"{flag}={path}"

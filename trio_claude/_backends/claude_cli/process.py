@@ -19,7 +19,7 @@ import trio
 
 from ..._errors import ConfigurationError, ProcessError
 from . import guardian
-from .private import private_arguments
+from .private import private_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -87,6 +87,7 @@ async def open_guard() -> AsyncIterator[Guard]:
 async def open_program(
     command: Sequence[str],
     *,
+    files: Mapping[str, str],
     env: Mapping[str, str],
     cwd: str | None,
     guard: Guard,
@@ -94,20 +95,27 @@ async def open_program(
 ) -> AsyncIterator[trio.Process]:
     """Run the program for the length of a block, its three streams connected to us.
 
-    What is private in its arguments it is given in files. Leaving ends its input, and gives it
-    ``close_timeout`` seconds to end, for it has a conversation to save; then it is terminated, and
-    has as long again; then it is killed. Who is left of its group goes the last two steps, too. All
-    of this is shielded from cancellation.
+    Leaving ends its input, and gives it ``close_timeout`` seconds to end, for it has a conversation
+    to save; then it is terminated, and has as long again; then it is killed. Who is left of its
+    group goes the last two steps, too. All of this is shielded from cancellation.
+
+    Args:
+      command: its path and its arguments.
+      files: what it is told in files, by the flags that name them.
+      env: its environment.
+      cwd: the folder that it works in.
+      guard: who sees to it that it doesn't outlive this program.
+      close_timeout: in seconds.
 
     Raises:
-      ConfigurationError: ``cwd`` is no directory.
+      ConfigurationError: ``cwd`` is no folder.
       ProcessError: the program cannot be run.
     """
     _check_folder(cwd)
-    with private_arguments(command) as (arguments, files):
-        process = await _start(arguments, env, cwd)
+    with private_files(files) as (flags, folder):
+        process = await _start([*command, *flags], env, cwd)
         try:
-            await guard.add(process.pid, files)
+            await guard.add(process.pid, folder)
             yield process
         finally:
             with trio.CancelScope(shield=True):

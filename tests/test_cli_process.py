@@ -1,0 +1,480 @@
+"""Processes: how they are started, that they may finish, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import runpy
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_claude import ConfigurationError, ProcessError
+from trio_claude._backends.claude_cli import guardian, process as module
+from trio_claude._backends.claude_cli.private import private_files
+from trio_claude._backends.claude_cli.process import Guard, open_guard, open_program
+
+from .claude.support import alive
+
+ENV = dict(os.environ)
+
+# Says its process id, and ends with its input.
+PATIENT = """
+import os, sys
+print(os.getpid(), flush=True)
+sys.stdin.read()
+sys.exit(4)
+"""
+# Goes on whatever happens to its input.
+DEAF = """
+import os, time
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+# Not even told to end does it end.
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(600)
+"""
+# Starts one of these, and ends with its input.
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.DEVNULL)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def running(
+    code: str,
+    *arguments: str,
+    guard: Guard | None = None,
+    env: dict[str, str] = ENV,
+    cwd: str | None = None,
+    files: Mapping[str, str] | None = None,
+    close_timeout: float = 20.0,
+) -> AsyncIterator[trio.Process]:
+    """A Python program that runs this code."""
+    command = [sys.executable, "-c", code, *arguments]
+    with trio.fail_after(60):
+        async with open_guard() as own:
+            async with open_program(
+                command,
+                files=files or {},
+                env=env,
+                cwd=cwd,
+                guard=own if guard is None else guard,
+                close_timeout=close_timeout,
+            ) as process:
+                yield process
+
+
+async def said_by(process: trio.Process) -> bytes:
+    """The next that it writes."""
+    assert process.stdout is not None
+    return bytes(await process.stdout.receive_some(10_000))
+
+
+async def pid_of(process: trio.Process) -> int:
+    """The process id that it says."""
+    return int(await said_by(process))
+
+
+@pytest.fixture
+def groups() -> Iterator[list[int]]:
+    """Groups of processes that a failed test must not leave behind."""
+    left: list[int] = []
+    yield left
+    for group in left:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def started(code: str, groups: list[int]) -> subprocess.Popen[bytes]:
+    """A process in a group of its own, once it runs."""
+    popen = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    groups.append(popen.pid)
+    assert popen.stdout is not None
+    assert int(popen.stdout.readline()) == popen.pid
+    return popen
+
+
+def ended(popen: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process that has ended, or does when its input ends."""
+    popen.communicate(timeout=10)
+    return popen.returncode
+
+
+# ---- how it is started ----
+
+
+async def test_its_three_streams_are_connected() -> None:
+    """What it is told it reads; what it says can be read, and what it warns of."""
+    code = "import sys; x = sys.stdin.readline(); print(x, end=''); print('hm', file=sys.stderr)"
+    async with running(code) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        await process.stdin.send_all(b"hello\n")
+        assert b"hello\n" == await said_by(process)
+        assert b"hm\n" == await process.stderr.receive_some(100)
+        assert 0 == await process.wait()
+
+
+async def test_its_environment_and_folder(tmp_path: Path) -> None:
+    """Exactly those that are given; without a folder, ours."""
+    code = "import os; print(os.environ.get('MINE'), os.environ.get('HOME'), os.getcwd())"
+    folder = str(await trio.Path(tmp_path).resolve())
+    async with running(code, env={"MINE": "é"}, cwd=folder) as process:
+        assert ["é", "None", folder] == (await said_by(process)).decode().split()
+    async with running("import os; print(os.getcwd())") as process:
+        assert os.getcwd() == (await said_by(process)).decode().strip()
+
+
+async def test_it_is_the_first_of_its_own_group() -> None:
+    """So that a Ctrl-C at the terminal is not told to it, too."""
+    async with running(PATIENT) as process:
+        pid = await pid_of(process)
+        assert pid == os.getpgid(pid) == os.getsid(pid) != os.getpgid(0)
+
+
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """It is named before anything is started; a file is no folder."""
+    file = tmp_path / "file"
+    file.touch()
+    for wrong in (tmp_path / "missing", file):
+        with pytest.raises(
+            ConfigurationError, match="cwd must be a folder that there is"
+        ) as caught:
+            async with running(PATIENT, cwd=str(wrong)):
+                raise AssertionError("it must not start")
+        assert repr(str(wrong)) in str(caught.value)
+
+
+async def test_a_program_that_cannot_be_run(tmp_path: Path) -> None:
+    """The error says which, and why."""
+    text = tmp_path / "text"
+    text.write_text("no program")
+    async with open_guard() as guard:
+        for command in ([str(tmp_path / "missing")], [str(text)], [sys.executable, "-c", "\0"]):
+            with pytest.raises(ProcessError, match=f"cannot run {command[0]}: ") as caught:
+                async with open_program(
+                    command, files={}, env=ENV, cwd=None, guard=guard, close_timeout=1.0
+                ):
+                    raise AssertionError("it must not start")
+            assert caught.value.exit_code is None
+            assert isinstance(caught.value.__cause__, OSError | ValueError)
+
+
+# ---- how it is stopped ----
+
+
+async def test_a_program_may_finish(tmp_path: Path) -> None:
+    """Its input ends, and it has its time, for it has a conversation to save."""
+    code = f"""
+import sys, time
+sys.stdin.read()
+time.sleep(0.3)
+open({str(tmp_path / "saved")!r}, "w").close()
+sys.exit(4)
+"""
+    async with running(code) as process:
+        pass
+    assert 4 == process.returncode
+    assert (tmp_path / "saved").exists()
+
+
+async def test_what_it_still_says_is_read() -> None:
+    """Much, at its end, to both streams: who can't write can't end."""
+    code = """
+import sys
+sys.stdin.read()
+for stream in (sys.stdout, sys.stderr):
+    stream.write("x" * 1_000_000)
+"""
+    async with running(code) as process:
+        pass
+    assert 0 == process.returncode
+
+
+async def test_a_program_that_has_ended() -> None:
+    """There is nothing to wait for."""
+    began = trio.current_time()
+    async with running("raise SystemExit(3)", close_timeout=20.0) as process:
+        assert 3 == await process.wait()
+    assert trio.current_time() - began < 15
+    assert 3 == process.returncode
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [(DEAF, signal.SIGTERM), (STUBBORN, signal.SIGKILL)],
+    ids=["deaf", "stubborn"],
+)
+async def test_a_program_that_does_not_end(code: str, number: signal.Signals) -> None:
+    """It is terminated, and killed if that doesn't help, each after its time."""
+    async with running(code, close_timeout=0.2) as process:
+        pid = await pid_of(process)
+        began = trio.current_time()
+    assert -number == process.returncode
+    assert trio.current_time() - began >= (0.2 if number is signal.SIGTERM else 0.4)
+    assert not alive(pid)
+
+
+async def test_no_patience_at_all() -> None:
+    """A `close_timeout` of 0 is allowed: all steps come at once."""
+    async with running(STUBBORN, close_timeout=0.0) as process:
+        pid = await pid_of(process)
+    assert process.returncode is not None
+    assert process.returncode < 0
+    assert not alive(pid)
+
+
+async def test_a_system_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a process that can't be killed doesn't keep us for ever."""
+    async with open_guard() as guard:
+        async with running(STUBBORN, guard=guard, close_timeout=0.0) as process:
+            pid = await pid_of(process)
+            monkeypatch.setattr(module, "_REAP_SECONDS", 0.0)
+        monkeypatch.undo()
+    with trio.fail_after(30):
+        assert await process.wait() < 0
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("child", [DEAF, STUBBORN], ids=["deaf", "stubborn"])
+async def test_what_it_started_goes_with_it(child: str) -> None:
+    """Its whole group, though it ends well itself."""
+    async with running(PARENT, child, close_timeout=0.5) as process:
+        pid = await pid_of(process)
+        assert alive(pid)
+        assert process.pid == os.getpgid(pid)
+    assert 0 == process.returncode
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "raises"])
+async def test_a_block_that_is_left_in_haste(how: str) -> None:
+    """It is stopped all the same, and has its time."""
+    with trio.CancelScope() as scope:
+        with pytest.raises(OSError if how == "raises" else trio.Cancelled):
+            async with running(PATIENT) as process:
+                pid = await pid_of(process)
+                if how == "raises":
+                    raise OSError("no")
+                scope.cancel()
+                await trio.sleep_forever()
+        assert 4 == process.returncode
+        assert not alive(pid)
+        await trio.lowlevel.checkpoint_if_cancelled()
+    assert scope.cancelled_caught is (how == "cancelled")
+
+
+async def test_groups_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that belongs to somebody else by now is nobody of ours."""
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError
+
+    async with running("raise SystemExit(0)") as process:
+        await process.wait()
+        monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.undo()
+    assert 0 == process.returncode
+
+
+# ---- what is private ----
+
+
+def test_what_is_private_is_in_files() -> None:
+    """That only this user can read, that are named by flags, and that are gone afterwards."""
+    given = {"--mcp-config": '{"key":"secret"}', "--settings": "{}"}
+    with private_files(given) as (flags, folder):
+        assert folder is not None
+        assert "secret" not in " ".join(flags)
+        assert 0 == stat.S_IMODE(os.stat(folder).st_mode) & 0o077
+        paths = {flag: Path(path) for flag, _, path in (flag.partition("=") for flag in flags)}
+        assert given == {flag: path.read_text() for flag, path in paths.items()}
+        assert {Path(folder)} == {path.parent for path in paths.values()}
+    assert not os.path.exists(folder)
+
+
+def test_where_nothing_is_private_there_are_no_files() -> None:
+    """Nor a folder."""
+    with private_files({}) as (flags, folder):
+        assert ([], None) == (flags, folder)
+
+
+async def test_a_program_is_given_its_files() -> None:
+    """As long as it runs."""
+    code = "import sys; print(*sys.argv[1:]); print(open(sys.argv[1].partition('=')[2]).read())"
+    async with running(f"{code}; sys.stdin.read()", files={"--settings": '{"a":1}'}) as process:
+        flag, said = (await said_by(process)).decode().splitlines()
+        assert flag.startswith("--settings=/")
+        assert '{"a":1}' == said
+    assert not Path(flag.partition("=")[2]).exists()
+
+
+# ---- the guardian ----
+
+
+async def test_the_guardian_stops_what_is_left(groups: list[int], tmp_path: Path) -> None:
+    """Who was begun and not reported as gone; who was reported is none of its business."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "secret").touch()
+    first, second, third = processes = [
+        await trio.lowlevel.open_process([sys.executable, "-c", DEAF], start_new_session=True)
+        for _ in range(3)
+    ]
+    groups += [process.pid for process in processes]
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for process in processes:
+                nursery.start_soon(process.wait)
+            async with open_guard() as guard:
+                await guard.add(first.pid, str(tmp_path / "files"))
+                await guard.add(second.pid, None)
+                await guard.add(third.pid, None)
+                await guard.remove(third.pid)
+                assert [None] * 3 == [process.returncode for process in processes]
+            assert [-signal.SIGTERM] * 2 == [await first.wait(), await second.wait()]
+            assert third.returncode is None
+            assert not (tmp_path / "files").exists()
+            third.kill()
+
+
+async def test_a_guardian_is_gone_with_its_block() -> None:
+    """At once, when there is nobody left to look after; also where everything is cancelled."""
+    began = trio.current_time()
+    with trio.fail_after(30), trio.CancelScope() as scope:
+        async with open_guard():
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert trio.current_time() - began < 10
+
+
+async def test_a_guardian_that_somebody_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    """That is a warning, and no reason to end a session."""
+    with trio.fail_after(60), caplog.at_level(logging.WARNING, logger="trio_claude"):
+        async with open_guard() as guard:
+            guard._process.kill()
+            await guard._process.wait()
+            async with running(PATIENT, guard=guard) as process:
+                await pid_of(process)
+    assert 4 == process.returncode
+    messages = {record.getMessage() for record in caplog.records}
+    (message,) = messages
+    assert f"somebody stopped process {guard._process.pid}" in message
+
+
+KILLED = """
+import sys
+import trio
+from trio_claude._backends.claude_cli.process import open_guard, open_program
+
+async def main():
+    async with open_guard() as guard:
+        async with open_program(
+            [sys.executable, "-c", sys.argv[1], *sys.argv[2:]],
+            files={}, env={}, cwd=None, guard=guard, close_timeout=5,
+        ) as process:
+            print((await process.stdout.receive_some(100)).decode(), flush=True)
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("code", [DEAF, STUBBORN], ids=["deaf", "stubborn"])
+async def test_a_program_does_not_outlive_us(code: str) -> None:
+    """Not even if this program is killed outright: it is gone within seconds."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", KILLED, PARENT, code], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with trio.fail_after(60):
+        async with process.stdout:
+            pid = await pid_of(process)
+            group = os.getpgid(pid)
+            assert alive(pid)
+            process.kill()
+            await process.wait()
+        with trio.fail_after(15):
+            while alive(pid) or alive(group):  # noqa: ASYNC110 - nobody tells us of its end
+                await trio.sleep(0.05)
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    """Run the guardian in this process, with this input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said)))
+    guardian.main()
+
+
+def test_the_guardian_waits_before_it_kills(
+    groups: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """First for what ends by itself, then for what ends when it is told to."""
+    folder = tmp_path / "a folder\udcff"  # no UTF-8
+    folder.mkdir()
+    monkeypatch.setattr(guardian, "PATIENCE", 0.5)
+    stubborn, deaf = started(STUBBORN, groups), started(DEAF, groups)
+    said = b"%d \n%d %s\n" % (stubborn.pid, deaf.pid, os.fsencode(folder))
+    began = time.monotonic()
+    guarded(monkeypatch, said)
+    assert time.monotonic() - began >= 1.0
+    assert -signal.SIGKILL == ended(stubborn)
+    assert -signal.SIGTERM == ended(deaf)
+    assert not folder.exists()
+
+
+def test_the_guardian_has_nobody_left(groups: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at once: its list is empty, or those on it are gone."""
+    popen = started(DEAF, groups)
+    popen.kill()
+    assert -signal.SIGKILL == ended(popen)
+    began = time.monotonic()
+    monkeypatch.setattr(guardian, "PATIENCE", 60.0)
+    guarded(monkeypatch, b"")
+    guarded(monkeypatch, b"%d \n%d \n-%d\n" % (popen.pid, popen.pid, popen.pid))
+    guarded(monkeypatch, b"%d /missing\n" % popen.pid)
+    assert time.monotonic() - began < 30
+
+
+def test_the_guardian_spares_those_of_others(
+    groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that it may not signal is somebody else's by now."""
+    popen = started(PATIENT, groups)
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(guardian, "PATIENCE", 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refuse)
+        guarded(patch, b"%d \n" % popen.pid)
+    assert popen.poll() is None
+    assert 4 == ended(popen)
+
+
+def test_the_guardian_is_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs by itself, without this package."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert "__main__" == runpy.run_path(guardian.__file__, run_name="__main__")["__name__"]
