@@ -328,7 +328,7 @@ async def test_a_program_is_given_its_files() -> None:
         flag, said = (await said_by(process)).decode().splitlines()
         assert flag.startswith("--settings=/")
         assert '{"a":1}' == said
-    assert not Path(flag.partition("=")[2]).exists()
+    assert not await trio.Path(flag.partition("=")[2]).exists()
 
 
 # ---- the guardian ----

@@ -144,7 +144,7 @@ def scripted_claude(
 
 def backend(claude: ScriptedClaude, **settings: Any) -> CLIBackend:
     """A backend that runs this program."""
-    return CLIBackend(cli_path=str(claude.path), **settings)
+    return CLIBackend(cli_path=claude.path, **settings)
 
 
 @asynccontextmanager

@@ -327,8 +327,6 @@ async def test_a_program_that_streams_nothing(tmp_path: Path) -> None:
     [
         ("delta 3", "task", False),
         ("delta 3", "prompt", False),
-        ("prompt", "prompt", False),
-        ("idle", "task", False),
         ("idle", "prompt", False),
         ("delta 3", "task", True),
         ("idle", "task", True),
@@ -454,8 +452,9 @@ async def test_an_interrupt_that_comes_too_early_is_repeated(tmp_path: Path) -> 
         assert 1 == len(claude.pids)
 
 
-@pytest.mark.parametrize("older", [False, True])
-@pytest.mark.parametrize("how", ["silent", "vain", "refuse"])
+@pytest.mark.parametrize(
+    ("how", "older"), [("silent", False), ("vain", False), ("refuse", False), ("vain", True)]
+)
 async def test_an_interrupt_that_ends_nothing_has_the_program_replaced(
     tmp_path: Path, how: str, older: bool
 ) -> None:
@@ -489,7 +488,7 @@ async def test_a_first_turn_that_hangs_leaves_a_fresh_program(tmp_path: Path) ->
     claude = scripted_claude(tmp_path, fault("hang", at="delta 3"))
     async with session(claude, settings=SOON) as a:
         with pytest.raises(QueryTimeout) as caught:
-            await a.query(TOLD_IN_VAIN, timeout=0.3)
+            await a.query(TOLD_IN_VAIN, timeout=0.5)
         assert caught.value.partial is not None
         assert "Your favorite " == caught.value.partial.text
         assert UNKNOWN == str(await a.query(ASKED))
@@ -542,8 +541,8 @@ async def test_what_has_been_asked_for_beside_a_turn_does_not_wait_for_a_deaf_pr
 async def test_a_late_answer_is_nobodys(tmp_path: Path) -> None:
     """It comes after its timeout, and is taken neither for the next request's nor for a turn's."""
     claude = scripted_claude(tmp_path, fault("late", at="mcp_status"))
-    async with session(claude, settings={"control_timeout": 0.2}) as a:
-        with pytest.raises(ControlError, match=r"mcp_status.* 0\.2 s"):
+    async with session(claude, settings={"control_timeout": 0.4}) as a:
+        with pytest.raises(ControlError, match=r"mcp_status.* 0\.4 s"):
             await a.mcp_status()
         usage = await a.context_usage()  # what comes first is the other one's answer
         assert 4000 == usage["totalTokens"]
@@ -693,8 +692,8 @@ async def test_a_hook_is_called_and_its_output_returned(tmp_path: Path) -> None:
 
     request = {
         "subtype": "hook_callback",
-        "input": {"hook_event_name": "PreToolUse", "tool_name": "Bash"},
-        "tool_use_id": "toolu_1",
+        "input": {"hook_event_name": "PreToolUse", "tool_use_id": "toolu_1"},
+        "tool_use_id": "made up, as it is for events that are about no tool",
     }
     claude = scripted_claude(tmp_path, fault("ask", at="delta 3", request=request))
     async with session(claude, hooks={"PreToolUse": [HookMatcher([hook], "Bash")]}) as a:

@@ -1,9 +1,9 @@
 """What is left of this program's children when it is killed: nothing.
 
-A program that is killed outright can stop nobody. So a second one, this one, is told of each group
-of processes that is begun and of each that is gone, and reads its standard input to the end, which
-comes when the first program is no more, for whatever reason. What is left then gets some time to
-end by itself, for its own input has ended too; then it is terminated, and killed.
+A program that is killed outright can stop nobody. So a second one, this one, is told of each program
+that is begun and of each that is gone, and reads its standard input to the end, which comes when the
+first program is no more, for whatever reason. What is left then gets some time to end by itself, for
+its own input has ended too; then it is terminated, and killed.
 
 Run as a script of its own, with the standard library alone and as little of that as will do.
 """
@@ -15,45 +15,78 @@ import sys
 import time
 from contextlib import suppress
 
+MARK = "TRIO_CLAUDE_PROGRAM"
+"""The variable by which those are known that a program has started, and they in their turn."""
+
 PATIENCE = 2.0
-"""Seconds for a group to end by itself, and once more after it was told to."""
+"""Seconds for a program to end by itself, and once more after it was told to."""
 
 
-def gone(group: int) -> bool:
-    """Whether nobody is left in the group."""
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return True
-    return False
+def send_signal(group: int, mark: str, number: int) -> bool:
+    """Send a signal to a program and to whoever it has started, wherever they are by now.
+
+    Args:
+      group: of the program.
+      mark: the value of `MARK` that it was started with. Who has left the group, as a shell's
+        commands do, is found by it, on Linux.
+      number: the signal; 0 for none.
+
+    Returns:
+      Whether there was anybody.
+    """
+    found = False
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+        found = True
+    for pid in _marked(mark):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            found = True
+    return found
 
 
-def wait_gone(groups: set[int]) -> set[int]:
-    """Wait until the groups are gone, for as long as the patience lasts; those that are left."""
+def _marked(mark: str) -> list[int]:
+    variable = f"{MARK}={mark}\0".encode()
+    pids = []
+    with suppress(FileNotFoundError):  # no Linux
+        for entry in os.listdir("/proc"):
+            with suppress(OSError):
+                if entry.isdigit() and _has(f"/proc/{entry}/environ", variable):
+                    pids.append(int(entry))
+    return pids
+
+
+def _has(path: str, variable: bytes) -> bool:
+    with open(path, "rb") as file:
+        return variable in file.read()
+
+
+def wait_gone(programs: dict[int, str]) -> dict[int, str]:
+    """Wait until they are gone, for as long as the patience lasts; those that are left."""
     end = time.monotonic() + PATIENCE
     while True:
-        groups = {group for group in groups if not gone(group)}
-        if not groups or time.monotonic() > end:
-            return groups
+        programs = {group: mark for group, mark in programs.items() if send_signal(group, mark, 0)}
+        if not programs or time.monotonic() > end:
+            return programs
         time.sleep(0.05)
 
 
 def main() -> None:
     """Keep the list; when the input ends, see to it that nobody on it is left."""
-    files: dict[int, bytes] = {}
-    for line in sys.stdin.buffer:
-        group, _, folder = line.rstrip(b"\n").partition(b" ")
-        if int(group) > 0:
-            files[int(group)] = folder
+    programs: dict[int, str] = {}
+    folders: dict[int, str] = {}
+    for line in sys.stdin:
+        group, mark, folder = line.rstrip("\n").split(" ", 2)
+        if mark:
+            programs[int(group)], folders[int(group)] = mark, folder
         else:
-            files.pop(-int(group), None)
-    groups = wait_gone(set(files))
-    for stop in (signal.SIGTERM, signal.SIGKILL):
-        for left in groups:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(left, stop)
-        groups = wait_gone(groups)
-    for folder in filter(None, files.values()):
+            del programs[int(group)], folders[int(group)]
+    programs = wait_gone(programs)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for left, mark in programs.items():
+            send_signal(left, mark, number)
+        programs = wait_gone(programs)
+    for folder in filter(None, folders.values()):
         shutil.rmtree(folder, ignore_errors=True)
 
 

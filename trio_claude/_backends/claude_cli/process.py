@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
@@ -19,6 +20,7 @@ import trio
 
 from ..._errors import ConfigurationError, ProcessError
 from . import guardian
+from .guardian import MARK, send_signal
 from .private import private_files
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ logger = logging.getLogger("trio_claude")
 # A process that was killed is gone within milliseconds, unless the system itself hangs.
 _REAP_SECONDS = 5.0
 
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.05
 
 
 @final
@@ -40,14 +42,13 @@ class Guard:
         self._process = process
         self._telling = trio.Lock()
 
-    async def add(self, group: int, files: str | None) -> None:
-        """Have the group stopped, and the folder with its files removed, if this program is
-        killed."""
-        await self._tell(f"{group} {files or ''}")
+    async def add(self, group: int, mark: str, folder: str | None) -> None:
+        """Have a program stopped, and the folder with its files removed, if this one is killed."""
+        await self._tell(f"{group} {mark} {folder or ''}")
 
     async def remove(self, group: int) -> None:
-        """The group is gone, and so are its files."""
-        await self._tell(f"-{group}")
+        """It is gone, and so are its files."""
+        await self._tell(f"{group}  ")
 
     async def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -112,14 +113,15 @@ async def open_program(
       ProcessError: the program cannot be run.
     """
     _check_folder(cwd)
+    mark = uuid.uuid4().hex
     with private_files(files) as (flags, folder):
-        process = await _start([*command, *flags], env, cwd)
+        process = await _start([*command, *flags], {**env, MARK: mark}, cwd)
         try:
-            await guard.add(process.pid, folder)
+            await guard.add(process.pid, mark, folder)
             yield process
         finally:
             with trio.CancelScope(shield=True):
-                await _stop(process, close_timeout)
+                await _stop(process, mark, close_timeout)
                 await guard.remove(process.pid)
 
 
@@ -144,7 +146,7 @@ def _check_folder(cwd: str | None) -> None:
         raise ConfigurationError(f"cwd must be a folder that there is, not {cwd!r}")
 
 
-async def _stop(process: trio.Process, patience: float) -> None:
+async def _stop(process: trio.Process, mark: str, patience: float) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -155,35 +157,32 @@ async def _stop(process: trio.Process, patience: float) -> None:
             nursery.start_soon(_drain, stream)
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
-                _signal_group(process.pid, number)
+                await _send_signal(process.pid, mark, number)
             with trio.move_on_after(_REAP_SECONDS if number is signal.SIGKILL else patience):
                 await process.wait()
                 break
-        await _stop_group(process.pid, patience)
+        await _stop_others(process.pid, mark, patience)
         nursery.cancel_scope.cancel(reason="the program is gone")
     await process.stdout.aclose()
     await process.stderr.aclose()
 
 
-async def _stop_group(group: int, patience: float) -> None:
-    """Stop who is left when the first of the group is gone."""
+async def _stop_others(group: int, mark: str, patience: float) -> None:
+    """Stop who is left when the program itself is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if not _signal_group(group, number):
+        if not await _send_signal(group, mark, number):
             return
         with trio.move_on_after(_REAP_SECONDS if number is signal.SIGKILL else patience):
-            while _signal_group(group, 0):  # noqa: ASYNC110 - nobody tells of a group's end
+            while await _send_signal(group, mark, 0):  # noqa: ASYNC110 - nobody tells of their end
                 await trio.sleep(_POLL_SECONDS)
+
+
+async def _send_signal(group: int, mark: str, number: int) -> bool:
+    # In a thread, for it looks at all processes that there are; in one that is always to be had.
+    limiter = trio.CapacityLimiter(1)
+    return await trio.to_thread.run_sync(send_signal, group, mark, number, limiter=limiter)
 
 
 async def _drain(stream: trio.abc.ReceiveStream) -> None:
     async for _ in stream:
         pass
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Whether there was anybody to be told."""
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
