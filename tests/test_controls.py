@@ -100,6 +100,10 @@ class _Conversation(Conversation, Controllable):
         return await self._backend.answer({"subtype": "info"}, self._number)
 
 
+async def _slowly(options: SessionOptions) -> None:
+    await trio.sleep(5)
+
+
 Call = Callable[[SessionHandle], Awaitable[Any]]
 
 CALLS: dict[str, tuple[Call, JSON]] = {
@@ -257,7 +261,7 @@ async def test_from_inside_a_turn() -> None:
 
 async def test_while_a_session_starts(autojump_clock: MockClock) -> None:
     """It is asked once it is there."""
-    script = ScriptedBackend(on_open=lambda _: trio.sleep(5))
+    script = ScriptedBackend(on_open=_slowly)
     backend = ControllableBackend(script)
     async with open_supervisor() as supervisor, trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.start_session, SessionSpec(name="a", backend=backend))
@@ -304,7 +308,7 @@ async def test_after_the_conversation_was_forgotten() -> None:
 
 async def test_while_the_conversation_is_forgotten(autojump_clock: MockClock) -> None:
     """The new one is waited for."""
-    script = ScriptedBackend(on_open=lambda _: trio.sleep(5))
+    script = ScriptedBackend(on_open=_slowly)
     backend = ControllableBackend(script)
     async with open_session(backend=backend) as session, trio.open_nursery() as nursery:
         nursery.start_soon(session.clear)

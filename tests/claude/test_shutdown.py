@@ -180,7 +180,7 @@ async def test_a_killed_parent_leaves_nothing(tmp_path: Path, script: list[dict[
             stdout=subprocess.PIPE,
         )
         assert parent.stdout is not None
-        async with parent.stdout:
+        try:
             said = b""
             while not said.endswith(b"\n"):
                 said += await parent.stdout.receive_some()
@@ -188,8 +188,10 @@ async def test_a_killed_parent_leaves_nothing(tmp_path: Path, script: list[dict[
             # The guardian is one of its children.
             everybody = {*children_of(parent.pid), *claude.pids, *claude.children}
             assert 2 + bool(script) == len(everybody)
+        finally:
             parent.kill()
             assert -signal.SIGKILL == await parent.wait()
-            with trio.fail_after(8):
-                for pid in everybody:
-                    await wait_ended(pid)
+            await parent.stdout.aclose()
+        with trio.fail_after(8):
+            for pid in everybody:
+                await wait_ended(pid)

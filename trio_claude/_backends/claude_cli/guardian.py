@@ -38,27 +38,34 @@ def send_signal(group: int, mark: str, number: int) -> bool:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
         found = True
-    for pid in _marked(mark):
+    if not os.path.isdir("/proc/self"):
+        return found
+    # Here the dead don't count, who stay in the group until somebody asks for them.
+    found = False
+    for pid in _alive(group, mark):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
             found = True
     return found
 
 
-def _marked(mark: str) -> list[int]:
+def _alive(group: int, mark: str) -> list[int]:
     variable = f"{MARK}={mark}\0".encode()
     pids = []
-    with suppress(FileNotFoundError):  # no Linux
-        for entry in os.listdir("/proc"):
-            with suppress(OSError):
-                if entry.isdigit() and _has(f"/proc/{entry}/environ", variable):
-                    pids.append(int(entry))
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            # The name, in parentheses, may have anything in it.
+            state, _parent, its_group = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:3]
+            if state not in (b"Z", b"X") and (
+                int(its_group) == group or variable in _read(f"/proc/{pid}/environ")
+            ):
+                pids.append(int(pid))
     return pids
 
 
-def _has(path: str, variable: bytes) -> bool:
+def _read(path: str) -> bytes:
     with open(path, "rb") as file:
-        return variable in file.read()
+        return file.read()
 
 
 def wait_gone(programs: dict[int, str]) -> dict[int, str]:
