@@ -536,6 +536,22 @@ async def test_last_words_are_waited_for_a_second(
         assert 1 == failure.exit_code
 
 
+async def test_a_program_that_ends_without_its_output(
+    program: Program, autojump_clock: MockClock
+) -> None:
+    """Somebody that it has started may keep it open: what comes within a second counts."""
+    async with linked(program) as ends:
+        await program.stderr_there.send_all(b"why\n")
+        program.exit(-9)
+        await trio.sleep(0.5)
+        await program.write({"n": 1})
+        failure = await ends.failure()
+        assert 1 == trio.current_time()
+        assert [{"n": 1}] == ends.lines
+        assert isinstance(failure, ProcessError)
+        assert (-9, "why") == (failure.exit_code, failure.stderr)
+
+
 async def test_a_program_that_closes_its_output_and_goes_on(
     program: Program, autojump_clock: MockClock
 ) -> None:

@@ -82,9 +82,17 @@ async def running(
 
 
 async def said_by(process: trio.Process) -> bytes:
-    """The next that it writes."""
+    """The next line that it writes."""
     assert process.stdout is not None
-    return bytes(await process.stdout.receive_some(10_000))
+    return await line_of(process.stdout)
+
+
+async def line_of(stream: trio.abc.ReceiveStream) -> bytes:
+    """The next line, which may come in pieces."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += await stream.receive_some(10_000)
+    return line
 
 
 async def pid_of(process: trio.Process) -> int:
@@ -133,7 +141,7 @@ async def test_its_three_streams_are_connected() -> None:
         assert process.stderr is not None
         await process.stdin.send_all(b"hello\n")
         assert b"hello\n" == await said_by(process)
-        assert b"hm\n" == await process.stderr.receive_some(100)
+        assert b"hm\n" == await line_of(process.stderr)
         assert 0 == await process.wait()
 
 
@@ -246,16 +254,25 @@ async def test_no_patience_at_all() -> None:
     assert not alive(pid)
 
 
-async def test_a_system_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even a process that can't be killed doesn't keep us for ever."""
+async def test_a_process_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system hangs, it doesn't keep us for ever."""
+    numbers = []
+
+    def do_nothing(group: int, mark: str, number: int) -> bool:
+        numbers.append(number)
+        return True
+
     async with open_guard() as guard:
-        async with running(STUBBORN, guard=guard, close_timeout=0.0) as process:
+        async with running(DEAF, guard=guard, close_timeout=0.0) as process:
             pid = await pid_of(process)
             monkeypatch.setattr(module, "_REAP_SECONDS", 0.0)
+            monkeypatch.setattr(module, "send_signal", do_nothing)
         monkeypatch.undo()
-    with trio.fail_after(30):
-        assert await process.wait() < 0
-    assert not alive(pid)
+        assert alive(pid)
+        assert [signal.SIGTERM, signal.SIGKILL] * 2 == [number for number in numbers if number]
+        process.kill()
+        with trio.fail_after(30):
+            await process.wait()
 
 
 @pytest.mark.parametrize("child", [DEAF, STUBBORN], ids=["deaf", "stubborn"])
@@ -295,6 +312,7 @@ async def test_groups_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
     async with running("raise SystemExit(0)") as process:
         await process.wait()
         monkeypatch.setattr(os, "killpg", refuse)
+        monkeypatch.setattr(os, "kill", refuse)
     monkeypatch.undo()
     assert 0 == process.returncode
 
@@ -323,9 +341,9 @@ def test_where_nothing_is_private_there_are_no_files() -> None:
 
 async def test_a_program_is_given_its_files() -> None:
     """As long as it runs."""
-    code = "import sys; print(*sys.argv[1:]); print(open(sys.argv[1].partition('=')[2]).read())"
+    code = "import sys; print(sys.argv[1], open(sys.argv[1].partition('=')[2]).read(), flush=True)"
     async with running(f"{code}; sys.stdin.read()", files={"--settings": '{"a":1}'}) as process:
-        flag, said = (await said_by(process)).decode().splitlines()
+        flag, said = (await said_by(process)).decode().split()
         assert flag.startswith("--settings=/")
         assert '{"a":1}' == said
     assert not await trio.Path(flag.partition("=")[2]).exists()
@@ -348,9 +366,9 @@ async def test_the_guardian_stops_what_is_left(groups: list[int], tmp_path: Path
             for process in processes:
                 nursery.start_soon(process.wait)
             async with open_guard() as guard:
-                await guard.add(first.pid, str(tmp_path / "files"))
-                await guard.add(second.pid, None)
-                await guard.add(third.pid, None)
+                await guard.add(first.pid, "mark-1", str(tmp_path / "files"))
+                await guard.add(second.pid, "mark-2", None)
+                await guard.add(third.pid, "mark-3", None)
                 await guard.remove(third.pid)
                 assert [None] * 3 == [process.returncode for process in processes]
             assert [-signal.SIGTERM] * 2 == [await first.wait(), await second.wait()]
@@ -421,9 +439,9 @@ async def test_a_program_does_not_outlive_us(code: str) -> None:
                 await trio.sleep(0.05)
 
 
-def guarded(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+def guarded(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     """Run the guardian in this process, with this input."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
     guardian.main()
 
 
@@ -431,13 +449,12 @@ def test_the_guardian_waits_before_it_kills(
     groups: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """First for what ends by itself, then for what ends when it is told to."""
-    folder = tmp_path / "a folder\udcff"  # no UTF-8
+    folder = tmp_path / "a folder"
     folder.mkdir()
     monkeypatch.setattr(guardian, "PATIENCE", 0.5)
     stubborn, deaf = started(STUBBORN, groups), started(DEAF, groups)
-    said = b"%d \n%d %s\n" % (stubborn.pid, deaf.pid, os.fsencode(folder))
     began = time.monotonic()
-    guarded(monkeypatch, said)
+    guarded(monkeypatch, f"{stubborn.pid} m1 \n{deaf.pid} m2 {folder}\n")
     assert time.monotonic() - began >= 1.0
     assert -signal.SIGKILL == ended(stubborn)
     assert -signal.SIGTERM == ended(deaf)
@@ -451,9 +468,11 @@ def test_the_guardian_has_nobody_left(groups: list[int], monkeypatch: pytest.Mon
     assert -signal.SIGKILL == ended(popen)
     began = time.monotonic()
     monkeypatch.setattr(guardian, "PATIENCE", 60.0)
-    guarded(monkeypatch, b"")
-    guarded(monkeypatch, b"%d \n%d \n-%d\n" % (popen.pid, popen.pid, popen.pid))
-    guarded(monkeypatch, b"%d /missing\n" % popen.pid)
+    guarded(monkeypatch, "")
+    guarded(monkeypatch, f"{popen.pid} m1 /missing\n")
+    living = started(PATIENT, groups)
+    guarded(monkeypatch, f"{popen.pid} m1 \n{living.pid} m2 /missing\n{living.pid}  \n")
+    assert 4 == ended(living)
     assert time.monotonic() - began < 30
 
 
@@ -469,12 +488,81 @@ def test_the_guardian_spares_those_of_others(
     monkeypatch.setattr(guardian, "PATIENCE", 60.0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", refuse)
-        guarded(patch, b"%d \n" % popen.pid)
+        patch.setattr(os, "kill", refuse)
+        guarded(patch, f"{popen.pid} m1 \n")
     assert popen.poll() is None
     assert 4 == ended(popen)
 
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+
+
+@on_linux
+def test_those_who_left_the_group_are_known_by_their_mark(
+    groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in their environment; nobody else's is the same."""
+    monkeypatch.setenv(guardian.MARK, "m1")
+    one, two = started(DEAF, groups), started(PATIENT, groups)
+    monkeypatch.setenv(guardian.MARK, "m10")
+    other = started(PATIENT, groups)
+    monkeypatch.delenv(guardian.MARK)
+    nobody = started(PATIENT, groups)
+    nobody.kill()
+    assert -signal.SIGKILL == ended(nobody)
+
+    assert guardian.send_signal(nobody.pid, "m1", 0)
+    monkeypatch.setattr(guardian, "PATIENCE", 0.5)
+    with monkeypatch.context() as patch:
+        guarded(patch, f"{nobody.pid} m1 \n")
+    assert [-signal.SIGTERM] * 2 == [ended(one), ended(two)]
+    assert not guardian.send_signal(nobody.pid, "m1", 0)
+    assert 4 == ended(other)
+
+
+def test_where_no_process_tells_its_environment(
+    groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group is still known."""
+    popen = started(DEAF, groups)
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "isdir", lambda _: False)
+        assert guardian.send_signal(popen.pid, "m1", signal.SIGTERM)
+    assert -signal.SIGTERM == ended(popen)
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "isdir", lambda _: False)
+        assert not guardian.send_signal(popen.pid, "m1", 0)
+
+
+@on_linux
+def test_the_dead_do_not_count(groups: list[int]) -> None:
+    """They stay in their group until somebody asks how they ended, which may be never."""
+    popen = started(DEAF, groups)
+    popen.kill()
+    os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+    os.killpg(popen.pid, 0)
+    assert not guardian.send_signal(popen.pid, "m1", 0)
+    assert -signal.SIGKILL == ended(popen)
+
+
+@on_linux
+async def test_who_left_the_group_goes_with_the_program() -> None:
+    """A session of its own is no way out, nor is a parent that has ended."""
+    code = """
+import subprocess, sys
+child = [sys.executable, "-c", sys.argv[1]]
+subprocess.Popen(child, stdin=subprocess.DEVNULL, start_new_session=True)
+sys.stdin.read()
+"""
+    async with running(code, DEAF, close_timeout=2.0) as process:
+        pid = await pid_of(process)
+        assert process.pid != os.getpgid(pid)
+        assert alive(pid)
+    assert 0 == process.returncode
+    assert not alive(pid)
+
+
 def test_the_guardian_is_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs by itself, without this package."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert "__main__" == runpy.run_path(guardian.__file__, run_name="__main__")["__name__"]

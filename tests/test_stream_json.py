@@ -17,9 +17,11 @@ from trio_claude import (
     Event,
     InputJSONDelta,
     InternalServerError,
+    Interrupted,
     OverloadedError,
     QueryError,
     RateLimitError,
+    RedactedThinkingBlock,
     ResultError,
     ResultMessage,
     SystemMessage,
@@ -306,13 +308,48 @@ def test_a_turn_as_it_is_written() -> None:
 
 
 def test_a_turn_that_is_not_streamed() -> None:
-    """An older program, or one that was told not to stream: the lines are all there is."""
-    events = decode(INIT, said(HELLO), result())
-    assert [SystemMessage, AssistantMessage, ResultMessage] == [type(event) for event in events]
-    assert isinstance(events[1], AssistantMessage)
-    assert "Hello" == events[1].text
-    assert Usage(input_tokens=3, output_tokens=1) == events[1].usage
-    assert events[1].stop_reason is None
+    """An older program, or one that was told not to stream: its lines are the same turn, block by
+    block, and each message is given once it is whole."""
+    call = {"type": "tool_use", "id": "t1", "name": "Read", "input": {"file": "a"}}
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    answer = {"type": "tool_result", "tool_use_id": "t1", "content": "x"}
+    lines = [
+        said(thought),
+        said(HELLO),
+        said({"type": "redacted_thinking", "data": "?"}, call),
+        {"type": "user", "message": {"content": [answer]}},
+        said({"type": "text", "text": "Done"}, id_="msg_2"),
+        result(),
+    ]
+    events = decode(INIT, *lines)[1:]
+    assert [
+        ThinkingDelta(0, "hm"),
+        TextDelta(1, "Hello"),
+        InputJSONDelta(3, '{"file": "a"}'),
+        AssistantMessage(
+            (
+                ThinkingBlock("hm", "s"),
+                TextBlock("Hello"),
+                RedactedThinkingBlock("?"),
+                ToolUseBlock("t1", "Read", {"file": "a"}),
+            ),
+            model="claude-opus",
+            id="msg_1",
+            usage=Usage(3, 1),
+        ),
+        UserMessage((ToolResultBlock("t1", "x"),)),
+        TextDelta(0, "Done"),
+        AssistantMessage((TextBlock("Done"),), model="claude-opus", id="msg_2", usage=Usage(3, 1)),
+    ] == events[:-1]
+    assert isinstance(events[-1], ResultMessage)
+
+
+@pytest.mark.parametrize("id_", ["msg_2", None])
+def test_messages_that_are_not_streamed_are_told_apart(id_: str | None) -> None:
+    """By their ids; one that has none is a message of its own."""
+    events = decode(INIT, said(HELLO), said(HELLO, id_=id_), said(HELLO, id_=id_), result())
+    messages = [event.text for event in events if isinstance(event, AssistantMessage)]
+    assert (["Hello", "HelloHello"] if id_ else ["Hello"] * 3) == messages
 
 
 def test_a_turn_of_many_messages() -> None:
@@ -469,19 +506,8 @@ def test_a_result_without_an_init() -> None:
             ),
         ),
         ({"type": "user", "message": {"role": "user"}}, UserMessage(())),
-        ({"type": "assistant", "message": {}}, AssistantMessage(())),
-        (
-            said(HELLO, error="rate_limit"),
-            AssistantMessage(
-                (TextBlock("Hello"),),
-                model="claude-opus",
-                id="msg_1",
-                usage=Usage(3, 1),
-                extra={"error": "rate_limit"},
-            ),
-        ),
     ],
-    ids=["system", "replay", "tool result", "user without", "assistant without", "error"],
+    ids=["system", "replay", "tool result", "user without"],
 )
 def test_a_line(line: Line, expected: Event) -> None:
     """What is known becomes what it is, with further fields in `extra`; null is no field."""
@@ -514,6 +540,32 @@ def test_a_line(line: Line, expected: Event) -> None:
 def test_what_is_not_known_passes_through(line: Line) -> None:
     """As it came."""
     assert UnknownMessage(line) == only(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"type": "assistant", "message": {}}, AssistantMessage(())),
+        (
+            said(HELLO, error="rate_limit"),
+            AssistantMessage(
+                (TextBlock("Hello"),),
+                model="claude-opus",
+                id="msg_1",
+                usage=Usage(3, 1),
+                extra={"error": "rate_limit"},
+            ),
+        ),
+        (
+            {"type": "assistant", "message": {"content": "Hi", "stop_reason": "end_turn", "x": 1}},
+            AssistantMessage((TextBlock("Hi"),), stop_reason="end_turn", extra={"x": 1}),
+        ),
+    ],
+    ids=["nothing", "error", "text"],
+)
+def test_a_message_as_a_line(line: Line, expected: AssistantMessage) -> None:
+    """What is missing is left out; what is more is in `extra`."""
+    assert expected == decode(INIT, line, result())[-2]
 
 
 # ---- messages ----
@@ -564,9 +616,10 @@ def test_the_streamed_message_is_what_its_lines_say(
     (message,) = decode(*end("max_tokens", cache_read_input_tokens=5), decoder=decoder)
     assert isinstance(message, AssistantMessage)
 
-    unstreamed = [m for m in decode(INIT, *whole) if isinstance(m, AssistantMessage)]
-    assert tuple(b for m in unstreamed for b in m.content) == message.content
-    assert {(m.model, m.id) for m in unstreamed} == {(message.model, message.id)}
+    *_, unstreamed, _result = decode(INIT, *whole, result())
+    assert isinstance(unstreamed, AssistantMessage)
+    assert unstreamed.content == message.content
+    assert (unstreamed.model, unstreamed.id) == (message.model, message.id)
     assert "max_tokens" == message.stop_reason
     assert message.usage == Usage(3, 9, cache_read_input_tokens=5)
     assert message == decoder.partial()
@@ -641,17 +694,17 @@ def test_events_that_make_no_sense(change: Line, pieces: int, line_first: bool) 
     if not line_first:
         events += decode(said(HELLO), decoder=decoder)
     assert UnknownMessage(streamed(change)) == events[0]
-    (whole,) = events[1:]
-    assert isinstance(whole, AssistantMessage)
-    assert "Hello" == whole.text
-    assert whole == decoder.partial()
+    partial = decoder.partial()
+    assert partial is not None
+    assert "Hello" == partial.text
 
     rest = [text(0, "y"), block_end(0), *end()]
     assert [UnknownMessage(line) for line in rest] == decode(*rest, decoder=decoder)
     second = said({"type": "text", "text": " world"})
-    (more, last) = decode(second, result(), decoder=decoder)
-    assert isinstance(more, AssistantMessage)
-    assert " world" == more.text
+    more, whole, last = decode(second, result(), decoder=decoder)
+    assert TextDelta(1, " world") == more
+    assert isinstance(whole, AssistantMessage)
+    assert "Hello world" == whole.text
     assert isinstance(last, ResultMessage)
 
 
@@ -667,10 +720,20 @@ def test_a_tool_input_that_is_no_json_is_taken_from_the_line() -> None:
         said({**call, "input": {"a": 1}}),
         end("tool_use")[0],
         stop,
+        result(),
     )
     assert [UnknownMessage(stop)] == [e for e in events if isinstance(e, UnknownMessage)]
-    assert isinstance(events[-1], AssistantMessage)
-    assert (ToolUseBlock("t1", "Bash", {"a": 1}),) == events[-1].content
+    assert isinstance(events[-2], AssistantMessage)
+    assert (ToolUseBlock("t1", "Bash", {"a": 1}),) == events[-2].content
+
+
+def test_a_streamed_message_with_nothing_in_it() -> None:
+    """It was broken off, and is none; what the lines say counts."""
+    assert [] == decode(INIT, start(), *end())[1:]
+    events = decode(INIT, start(), said(HELLO), *end(), result())
+    assert [AssistantMessage, ResultMessage] == [type(event) for event in events[1:]]
+    assert isinstance(events[1], AssistantMessage)
+    assert "Hello" == events[1].text
 
 
 def test_an_event_of_a_type_that_is_new_passes_through() -> None:
@@ -722,9 +785,20 @@ def test_a_message_that_begins_anew() -> None:
 def test_a_message_without_an_id(message: Line) -> None:
     """It is streamed like any other, if it is one at all."""
     begin = streamed({"type": "message_start", **message})
-    events = decode(INIT, begin, block(0, HELLO), said(HELLO, id_=None), *end())
+    events = decode(INIT, begin, block(0, HELLO), said(HELLO, id_=None), *end(), result())
     texts = [event.text for event in events if isinstance(event, AssistantMessage)]
     assert ["Hello"] == texts
+
+
+def test_a_message_that_is_not_streamed_before_one_that_is() -> None:
+    """It is given before the next one begins."""
+    own = said({"type": "text", "text": "[notice]"}, id_="own")
+    events = decode(INIT, own, start(), block(0, HELLO), said(HELLO), *end(), result())[1:-1]
+    assert TextDelta(0, "[notice]") == events[0]
+    assert TextDelta(0, "Hello") == events[2]
+    messages = [event.text for event in (events[1], events[3]) if type(event) is AssistantMessage]
+    assert ["[notice]", "Hello"] == messages
+    assert 4 == len(events)
 
 
 def test_a_line_behind_its_streamed_message_is_not_given_again() -> None:
@@ -733,18 +807,10 @@ def test_a_line_behind_its_streamed_message_is_not_given_again() -> None:
     decode(INIT, start(), block(0, HELLO), *end(), decoder=decoder)
     assert [] == decode(said(HELLO, uuid="u-late"), decoder=decoder)
     assert "u-late" == decoder.last_id
-    (other,) = decode(said({"type": "text", "text": "more"}, id_="msg_2"), decoder=decoder)
-    assert isinstance(other, AssistantMessage)
-    assert "more" == other.text
-
-
-def test_a_line_of_another_message_in_mid_stream() -> None:
-    """What the program itself says meanwhile comes at once; the stream goes on."""
-    own = said({"type": "text", "text": "[notice]"}, id_="own")
-    events = decode(INIT, start(), block(0, HELLO), own, text(0, "!"), *end())
-    assert ["[notice]", "Hello!"] == [
-        event.text for event in events if isinstance(event, AssistantMessage)
-    ]
+    events = decode(said({"type": "text", "text": "more"}, id_="msg_2"), result(), decoder=decoder)
+    assert TextDelta(0, "more") == events[0]
+    assert isinstance(events[1], AssistantMessage)
+    assert "more" == events[1].text
 
 
 def test_messages_of_subagents() -> None:
@@ -973,9 +1039,15 @@ def test_an_error_without_a_status(status: object) -> None:
         ({"subtype": "error_max_turns", "errors": "odd"}, "'error_max_turns': it says no more"),
         ({"subtype": "error_during_execution"}, "'error_during_execution': it says no more"),
         (
-            {"subtype": "error_during_execution", "terminal_reason": "aborted_streaming"},
-            "'aborted_streaming': it says no more",
+            {
+                "subtype": "error_during_execution",
+                "terminal_reason": "odd",
+                "errors": [],
+                "result": "",
+            },
+            "'odd': it says no more",
         ),
+        ({"subtype": "error_odd", "errors": ["why", ""], "result": "what"}, "'error_odd': why"),
         ({"is_error": True}, "'success': it says no more"),
         ({"is_error": True, "result": "no"}, "'success': no"),
     ],
@@ -987,6 +1059,14 @@ def test_an_error_of_the_agent(fields: Line, text: str) -> None:
     assert f"the agent reported {text}" == str(failure)
     assert failure.result is not None
     assert fields.get("subtype", "success") == failure.result.subtype
+
+
+@pytest.mark.parametrize("reason", ["aborted_streaming", "aborted_tools"])
+def test_a_turn_that_was_interrupted_from_inside(reason: str) -> None:
+    """Whoever denied a tool so has asked for it; it is no fault of the agent."""
+    failure = failure_of(result(is_error=True, terminal_reason=reason))
+    assert isinstance(failure, Interrupted)
+    assert "interrupted from inside" in str(failure)
 
 
 def test_the_flag_counts_more_than_the_word() -> None:
@@ -1006,6 +1086,14 @@ def test_an_error_in_odd_characters(status: int | None) -> None:
         text(0, "\ude00"),
     )
     assert "it broke" in str(failure)
+
+
+def test_another_process_counts_from_the_beginning() -> None:
+    """Also where it has spent more than the one before."""
+    ledger = CostLedger()
+    assert 1.0 == ledger.take({"total_cost_usd": 1.0})
+    ledger.restart()
+    assert 1.5 == ledger.take({"total_cost_usd": 1.5})
 
 
 def test_a_failed_turn_costs_too() -> None:

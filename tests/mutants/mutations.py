@@ -39,6 +39,12 @@ _LINE = "_session/line.py"
 _INCARNATION = "_session/incarnation.py"
 _SESSION = "_session/session.py"
 _TURN = "_session/turn.py"
+_JSON_LINES = "_wire/jsonlines.py"
+_STREAM_JSON = "_wire/stream_json.py"
+_CLI = "_backends/claude_cli/"
+_CONVERSATION = _CLI + "conversation.py"
+_LINK = _CLI + "link.py"
+_PROCESS = _CLI + "process.py"
 
 MUTATIONS = (
     # ---- the classic ones ----
@@ -937,6 +943,147 @@ MUTATIONS = (
         "        if self._intent is not None and not self._scope.cancel_called:\n"
         "            failure = Interrupted",
         "a turn that was interrupted has not timed out",
+    ),
+    # ---- the claude program ----
+    Mutation(
+        "noise-is-an-error",
+        _JSON_LINES,
+        'if not line.startswith(b"{"):',
+        "if not line:",
+        "what is no object is a remark, and is skipped",
+    ),
+    Mutation(
+        "line-without-a-limit",
+        _JSON_LINES,
+        "            if len(line) > self._max_size:\n                raise self._too_large()\n",
+        "",
+        "a line that came whole has the same limit as one that did not",
+    ),
+    Mutation(
+        "remarks-before-init",
+        _STREAM_JSON,
+        "            self._held.append(message)\n",
+        "            events.append(message)\n",
+        "the first event of a turn is its init",
+    ),
+    Mutation(
+        "any-result-ends-the-turn",
+        _STREAM_JSON,
+        "return self._prompt_id in answered",
+        "return True",
+        "a result of another prompt is not this turn's",
+    ),
+    Mutation(
+        "running-totals",
+        _STREAM_JSON,
+        "return total - before if total >= before else total",
+        "return total",
+        "the cost is this turn's, not that of all until now",
+    ),
+    Mutation(
+        "success-by-subtype",
+        _STREAM_JSON,
+        'is_error=is_error if isinstance(is_error, bool) else subtype != "success"',
+        'is_error=subtype != "success"',
+        "an API's refusal has the subtype success",
+    ),
+    Mutation(
+        "left-turn-is-kept",
+        _CONVERSATION,
+        'taken_out = (await self._ask(link, request)).get("rewound") is True',
+        "taken_out = True",
+        "what was left is in nobody's conversation",
+    ),
+    Mutation(
+        "no-drain",
+        _CONVERSATION,
+        "while not answer.ended:",
+        "while False:",
+        "the turn that was left ends before the next one begins",
+    ),
+    Mutation(
+        "stuck-program-stays",
+        _CONVERSATION,
+        "if not taken_out and program is self._program and self.failure is None:",
+        "if False:",
+        "a program that doesn't let go is replaced",
+    ),
+    Mutation(
+        "death-between-turns",
+        _CONVERSATION,
+        "        if not self._in_turn:\n",
+        "        if False:\n",
+        "a program that ends while nobody asks has crashed, too",
+    ),
+    Mutation(
+        "resumed-with-the-lost-turn",
+        _CONVERSATION,
+        "return options, self._connection.end_of(options.resume)",
+        "return options, None",
+        "a conversation is resumed where its last good turn ended",
+    ),
+    Mutation(
+        "nobody-is-told",
+        _LINK,
+        "        for asked in self._asked.values():\n            asked.answered.set()\n",
+        "",
+        "whoever waits for an answer is told when the program ends",
+    ),
+    Mutation(
+        "stopped-without-a-word",
+        _LINK,
+        "                await self._write_whole(line)\n",
+        "                await trio.lowlevel.checkpoint()\n",
+        "a program that is stopped in a turn is told to leave it",
+    ),
+    Mutation(
+        "never-killed",
+        _PROCESS,
+        "        for number in (None, signal.SIGTERM, signal.SIGKILL):\n",
+        "        for number in (None, signal.SIGTERM):\n",
+        "who ignores SIGTERM is killed",
+    ),
+    Mutation(
+        "unguarded",
+        _PROCESS,
+        "            await guard.add(process.pid, mark, folder)\n",
+        "",
+        "no program outlives this one, however it ends",
+    ),
+    Mutation(
+        "others-stay",
+        _PROCESS,
+        "        await _stop_others(process.pid, mark, patience)\n",
+        "",
+        "what the program has started goes with it",
+    ),
+    Mutation(
+        "changed-input-is-lost",
+        _CLI + "callbacks.py",
+        '                    allowed["updatedInput"] = updated_input\n',
+        "                    pass\n",
+        "a tool gets the input that it was allowed",
+    ),
+    Mutation(
+        "result-with-others",
+        _CLI + "turn.py",
+        "before_result = len(self._ready) - isinstance(self._ready[-1], ResultMessage)",
+        "before_result = len(self._ready)",
+        "a result is lent by itself",
+    ),
+    Mutation(
+        "resumed-for-ever",
+        _INBOX,
+        "self.session_id, self._last_id = self._last_id, None",
+        "self.session_id = self._last_id",
+        "a conversation is resumed once",
+    ),
+    Mutation(
+        "restart-remembers",
+        _ROSTER,
+        "        child.forget_conversation()\n",
+        "",
+        "a restart that was asked for is a fresh conversation",
     ),
 )
 

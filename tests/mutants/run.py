@@ -29,6 +29,12 @@ TESTS = [
     *("policy", "roster", "supervisor", "opening", "control", "child", "connections", "handle"),
     *("turn", "lending", "line", "names", "spec", "asking", "context", "info", "events"),
     "claude_code_supervisor",
+    "controls",
+    "resume",
+]
+# And those that can see one in what is said to the claude program, with scripted ones.
+CLI_TESTS = [
+    *("jsonlines", "stream_json", "cli_turn", "cli_link", "cli_callbacks", "cli_process"),
 ]
 AT_ONCE = 2
 SECONDS_A_TEST = 15
@@ -54,7 +60,12 @@ def snapshot(place: Path) -> None:
 
 def command(mutation: Mutation | None) -> list[str]:
     """Run the tests, those of the mutated file first."""
-    modules = list(TESTS)
+    modules, others = list(TESTS), "tests/conformance"
+    if mutation is not None and (
+        "claude_cli" in mutation.file
+        or mutation.file in ("_wire/jsonlines.py", "_wire/stream_json.py")
+    ):
+        modules, others = list(CLI_TESTS), "tests/claude"
     if mutation is not None and Path(mutation.file).stem in modules:
         modules.sort(key=lambda module: module != Path(mutation.file).stem)
     return [
@@ -62,7 +73,7 @@ def command(mutation: Mutation | None) -> list[str]:
         *("-o", f"faulthandler_timeout={SECONDS_A_TEST}"),
         *("-o", "faulthandler_exit_on_timeout=true"),
         *(f"tests/test_{module}.py" for module in modules),
-        "tests/conformance",
+        others,
     ]
 
 
