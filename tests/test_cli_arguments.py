@@ -454,7 +454,8 @@ def test_no_option_is_passed_over(name: str) -> None:
     """Each that the program has makes a difference to what it is told."""
 
     def told(options: SessionOptions) -> object:
-        return arguments(options), environment(options, {"PATH": "/bin"}), initialize(options)
+        variables = environment(options, {"PATH": "/bin"})
+        return arguments(options), files(options), variables, initialize(options)
 
     given_options = SessionOptions(**_SET[name])
     without = attrs.evolve(given_options, **{name: None})

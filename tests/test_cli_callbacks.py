@@ -29,8 +29,8 @@ PERMISSION: dict[str, Any] = {
 HOOK: dict[str, Any] = {
     "subtype": "hook_callback",
     "callback_id": "hook_0",
-    "input": {"hook_event_name": "PreToolUse", "tool_name": "Bash"},
-    "tool_use_id": "t1",
+    "input": {"hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_use_id": "t1"},
+    "tool_use_id": "made up",
 }
 MESSAGE: dict[str, Any] = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 MCP: dict[str, Any] = {"subtype": "mcp_message", "server_name": "greeter", "message": MESSAGE}
@@ -206,13 +206,13 @@ async def test_a_hook(output: JSON | None, expected: JSON) -> None:
 
 @pytest.mark.parametrize("given", [None, "odd", []])
 async def test_a_hook_without_its_input(given: object) -> None:
-    """It is called all the same, with none."""
+    """It is called all the same, with none; it is about no tool then."""
     seen: list[object] = []
 
     async def hook(given: JSON, tool_use_id: str | None) -> None:
         seen.append((given, tool_use_id))
 
-    request = {"subtype": "hook_callback", "callback_id": "hook_0", "input": given}
+    request = {**HOOK, "input": given}
     assert {} == await callbacks(hook=hook).answer(request)
     assert [({}, None)] == seen
 

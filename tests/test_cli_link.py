@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -667,6 +668,25 @@ async def test_only_the_last_of_standard_error_is_kept(
         assert failure.stderr.endswith("x\n99")
         assert 7000 < len(failure.stderr) <= 8192
         assert 200 == len(ends.stderr)
+
+
+async def test_standard_error_takes_no_memory(program: Program) -> None:
+    """However long the session is, and however much its program remarks."""
+    async with linked(program, on_stderr=lambda _: None):
+        remarks = b"It is as it should be.\n" * 1000
+
+        async def remark(times: int) -> int:
+            for _ in range(times):
+                await program.stderr_there.send_all(remarks)
+                await wait_all_tasks_blocked()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            before = await remark(2)
+            assert await remark(50) - before < 100_000
+        finally:
+            tracemalloc.stop()
 
 
 async def test_standard_error_without_line_ends(

@@ -52,8 +52,6 @@ NO_MORE_THAN: Mapping[str, Collection[str]] = {
     "_responder": {},
 }
 
-_VALUES = ("_options", "_cli_options", "_callbacks", "_messages")
-
 # Libraries, and where each may be imported. What has no row here may be imported nowhere.
 LIBRARIES: Mapping[str, Collection[str]] = {
     "attrs": ROOMS,

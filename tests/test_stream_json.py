@@ -736,6 +736,45 @@ def test_a_streamed_message_with_nothing_in_it() -> None:
     assert "Hello" == events[1].text
 
 
+LIKE_A_PIECE: Line = {"index": 0, "delta": {"type": "text_delta", "text": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "passed"),
+    [
+        ({**text(0, "x"), "type": "new"}, None),
+        (streamed({**LIKE_A_PIECE, "type": "new_event"}), "event"),
+        (
+            streamed(
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "new_delta", "text": "x"},
+                }
+            ),
+            "event",
+        ),
+        (text(0, "x", parent_tool_use_id="t1"), None),
+    ],
+    ids=["line", "event", "delta", "subagent"],
+)
+def test_what_only_looks_like_a_piece_of_the_text(line: Line, passed: str | None) -> None:
+    """It passes through, and is no part of the text, which goes on."""
+    events = decode(
+        INIT,
+        start(),
+        block(0, {"type": "text", "text": ""}),
+        text(0, "a"),
+        line,
+        text(0, "b"),
+        *end(),
+    )
+    unknown = UnknownMessage(line if passed is None else line[passed])
+    assert [TextDelta(0, "a"), unknown, TextDelta(0, "b")] == events[1:4]
+    assert isinstance(events[4], AssistantMessage)
+    assert "ab" == events[4].text
+
+
 def test_an_event_of_a_type_that_is_new_passes_through() -> None:
     """In the middle of a message, which goes on."""
     new = {"type": "content_block_rewrite", "index": 0}
@@ -788,6 +827,14 @@ def test_a_message_without_an_id(message: Line) -> None:
     events = decode(INIT, begin, block(0, HELLO), said(HELLO, id_=None), *end(), result())
     texts = [event.text for event in events if isinstance(event, AssistantMessage)]
     assert ["Hello"] == texts
+
+
+def test_messages_without_ids_are_not_taken_for_each_other() -> None:
+    """One that was streamed doesn't hide one that comes as a line."""
+    other = said({"type": "text", "text": "more"}, id_=None)
+    events = decode(INIT, start(None), block(0, HELLO), *end(), other, result())
+    texts = [event.text for event in events if isinstance(event, AssistantMessage)]
+    assert ["Hello", "more"] == texts
 
 
 def test_a_message_that_is_not_streamed_before_one_that_is() -> None:

@@ -7,6 +7,7 @@ agent's JSON, which is made where it is sent.
 # Without "from __future__ import annotations", here and in _messages: so that what looks at the
 # fields of our values (cattrs, inspect, the docs) finds types and not texts.
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -111,7 +112,7 @@ class ToolPermissionContext:
 
 
 CanUseTool: TypeAlias = Callable[
-    [str, Mapping[str, Any], ToolPermissionContext], Awaitable[PermissionResult]
+    [str, dict[str, Any], ToolPermissionContext], Awaitable[PermissionResult]
 ]
 """``async def can_use_tool(tool_name, tool_input, context)``."""
 
@@ -159,10 +160,18 @@ HookEvent: TypeAlias = Literal[
 HOOK_EVENTS: tuple[HookEvent, ...] = get_args(HookEvent)
 
 HookCallback: TypeAlias = Callable[
-    [Mapping[str, Any], str | None], Awaitable[Mapping[str, Any] | None]
+    [dict[str, Any], str | None], Awaitable[Mapping[str, Any] | None]
 ]
 """``async def hook(input, tool_use_id)``; gives the hook's output as the agent takes it, or None
 for nothing to say."""
+
+
+def _is_pattern(value: object) -> bool:
+    # One that is none would match nothing, and whatever the hook was to keep from would happen.
+    try:
+        return isinstance(value, str) and is_name(value) and re.compile(value) is not None
+    except re.error:
+        return False
 
 
 @attrs.frozen
@@ -184,7 +193,9 @@ class HookMatcher:
     )
     """Async functions; they are called at once, not one after the other."""
 
-    matcher: str | None = attrs.field(default=None, validator=checked(is_name, "text, not blank"))
+    matcher: str | None = attrs.field(
+        default=None, validator=checked(_is_pattern, "the name of a tool, or a regular expression")
+    )
     """The tools that they are for, such as ``"Bash"`` or ``"Write|Edit"``. None: all."""
 
     timeout: float | None = attrs.field(

@@ -6,6 +6,7 @@ be right, before any program is started.
 
 # Without "from __future__ import annotations", here and in _messages: so that what looks at the
 # fields of our values (cattrs, inspect, the docs) finds types and not texts.
+import json
 import math
 import os
 import re
@@ -106,19 +107,46 @@ _PATHS = checked(is_paths, "a list of paths")
 _STRINGS = checked(is_strings, "a list of texts that are not empty")
 
 
-def _are_hooks(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        event in HOOK_EVENTS
-        and is_list(matchers)
-        and all(isinstance(matcher, HookMatcher) for matcher in matchers)
-        for event, matchers in value.items()
-    )
+# Of a mapping it is said which item is wrong: the whole of it may be long, and have keys in it.
 
 
-def _are_servers(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        is_name(name) and _is_server(server) for name, server in value.items()
-    )
+def _check_hooks(_instance: object, _attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"hooks must be a mapping of events to lists of HookMatcher, not {value!r}"
+        )
+    for event, matchers in value.items():
+        if event not in HOOK_EVENTS:
+            import difflib  # here, for hardly a program ever needs it
+
+            close = difflib.get_close_matches(str(event), HOOK_EVENTS, n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"valid are: {', '.join(HOOK_EVENTS)}"
+            )
+            raise ConfigurationError(f"hooks: there is no event {event!r}: {hint}")
+        if not is_list(matchers) or not all(isinstance(item, HookMatcher) for item in matchers):
+            raise ConfigurationError(
+                f"hooks[{event!r}] must be a list of HookMatcher, such as "
+                f"[HookMatcher([my_hook])], not {matchers!r}"
+            )
+
+
+def _check_servers(_instance: object, _attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(map(is_name, value)):
+        raise ConfigurationError(
+            f"mcp_servers must be a mapping of names to MCP servers, not this "
+            f"{type(value).__name__} (not shown)"
+        )
+    for name, server in value.items():
+        if not _is_server(server):
+            raise ConfigurationError(
+                f"mcp_servers[{name!r}] must be a mapping with a 'command' or a 'url', or a server "
+                f"object of the mcp package, not this {type(server).__name__} (not shown)"
+            )
 
 
 def _is_server(value: object) -> bool:
@@ -134,13 +162,24 @@ def _are_agents(value: object) -> bool:
     return is_mapping(value) and all(is_mapping(agent) for agent in value.values())  # type: ignore[attr-defined]  # is_mapping says so
 
 
-def _are_flags(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(flag, str)
-        and _FLAG.fullmatch(flag)
-        and (said is None or (isinstance(said, str) and "\0" not in said))
-        for flag, said in value.items()
-    )
+def _check_flags(_instance: object, _attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"extra_args must be a mapping of flags to texts, or to None, not this "
+            f"{type(value).__name__} (not shown)"
+        )
+    for flag, said in value.items():
+        if not isinstance(flag, str) or not _FLAG.fullmatch(flag):
+            raise ConfigurationError(
+                f"extra_args: {flag!r} is no long flag, such as '--name' or 'name'"
+            )
+        if not (said is None or (isinstance(said, str) and "\0" not in said)):
+            raise ConfigurationError(
+                f"extra_args[{flag!r}] must be text, or None for a flag without a value, not this "
+                f"{type(said).__name__} (not shown)"
+            )
 
 
 def _no_flag_of_an_option(_instance: object, _attribute: Any, value: Any) -> None:
@@ -154,15 +193,34 @@ def _no_flag_of_an_option(_instance: object, _attribute: Any, value: Any) -> Non
             raise ConfigurationError(f"extra_args must not set {flag!r}: the session does")
 
 
+def _as_settings(value: Any) -> Any:
+    """Settings, from JSON too; a path becomes text; anything else is left to the check."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ConfigurationError("settings begin like JSON, and are none (not shown)") from None
+    return as_path(value)
+
+
 def _is_variable(value: object) -> bool:
     return isinstance(value, str) and value != "" and "=" not in value and "\0" not in value
 
 
-def _are_variables(value: object) -> bool:
-    return isinstance(value, Mapping) and all(
-        _is_variable(name) and (said is None or (isinstance(said, str) and "\0" not in said))
-        for name, said in value.items()
-    )
+def _check_variables(_instance: object, _attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(map(_is_variable, value)):
+        raise ConfigurationError(
+            f"env must be a mapping of variables' names to texts, or to None, not this "
+            f"{type(value).__name__} (not shown)"
+        )
+    for name, said in value.items():
+        if not (said is None or (isinstance(said, str) and "\0" not in said)):
+            raise ConfigurationError(
+                f"env[{name!r}] must be text, or None to unset it, not this "
+                f"{type(said).__name__} (not shown)"
+            )
 
 
 def _no_variable_of_an_option(_instance: object, _attribute: Any, value: Any) -> None:
@@ -256,10 +314,7 @@ class CLIOptions:
     hooks: Mapping[HookEvent, Sequence[HookMatcher]] | None = attrs.field(
         default=None,
         hash=False,
-        validator=checked(
-            _are_hooks,
-            f"a mapping of events ({', '.join(HOOK_EVENTS)}) to lists of HookMatcher",
-        ),
+        validator=_check_hooks,
     )
     """What is called at events of the agent: ``{"PreToolUse": [HookMatcher([my_hook])]}``."""
 
@@ -267,12 +322,7 @@ class CLIOptions:
         default=None,
         hash=False,
         repr=False,
-        validator=checked(
-            _are_servers,
-            "a mapping of names to MCP servers: mappings with a 'command' or a 'url', or server "
-            "objects of the mcp package",
-            secret=True,
-        ),
+        validator=_check_servers,
     )
     """MCP servers by name: ``{"command": ..., "args": [...], "env": {...}}`` is started,
     ``{"type": "http", "url": ..., "headers": {...}}`` (or ``"sse"``) is called, and a server
@@ -301,14 +351,15 @@ class CLIOptions:
         default=None,
         hash=False,
         repr=False,
-        converter=as_path,
+        converter=_as_settings,
         validator=checked(
             lambda value: is_mapping(value) or is_path(value),
             "a path or a mapping with text keys",
             secret=True,
         ),
     )
-    """The agent's settings, or the path of a file of them; above those of its own files."""
+    """The agent's settings, also as JSON, or the path of a file of them; above those of its own
+    files."""
 
     setting_sources: Sequence[SettingSource] | None = attrs.field(
         default=None,
@@ -366,9 +417,7 @@ class CLIOptions:
         hash=False,
         repr=False,
         validator=[
-            checked(
-                _are_variables, "a mapping of variables' names to texts, or to None", secret=True
-            ),
+            _check_variables,
             _no_variable_of_an_option,
         ],
     )
@@ -390,7 +439,7 @@ class CLIOptions:
         default=None,
         hash=False,
         validator=[
-            checked(_are_flags, "a mapping of flags to texts, or to None"),
+            _check_flags,
             _no_flag_of_an_option,
         ],
     )

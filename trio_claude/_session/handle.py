@@ -151,8 +151,7 @@ class SessionHandle:
         """
         if model is not None and not is_name(model):
             raise ConfigurationError(f"model must be the name of a model or None, not {model!r}")
-        program = await self._inbox.program("set_model")
-        await program.control({"subtype": "set_model", "model": model})
+        await self._inbox.control("set_model", {"subtype": "set_model", "model": model})
 
     async def set_permission_mode(self, mode: PermissionMode) -> None:
         """Let other permissions hold from now on, also in the turn in flight.
@@ -162,32 +161,30 @@ class SessionHandle:
         if mode not in PERMISSION_MODES:
             valid = ", ".join(PERMISSION_MODES)
             raise ConfigurationError(f"mode must be one of {valid}, not {mode!r}")
-        program = await self._inbox.program("set_permission_mode")
-        await program.control({"subtype": "set_permission_mode", "mode": mode})
+        await self._inbox.control(
+            "set_permission_mode", {"subtype": "set_permission_mode", "mode": mode}
+        )
 
     async def mcp_status(self) -> Mapping[str, Any]:
         """Which MCP servers the agent has, and how they are, in the program's own words.
 
         Errors are those of :meth:`set_model`.
         """
-        program = await self._inbox.program("mcp_status")
-        return await program.control({"subtype": "mcp_status"})
+        return await self._inbox.control("mcp_status", {"subtype": "mcp_status"})
 
     async def server_info(self) -> Mapping[str, Any]:
         """What the program said of itself when it was started: commands, agents, models, account.
 
         Errors are those of :meth:`set_model`.
         """
-        program = await self._inbox.program("server_info")
-        return await program.info()
+        return await self._inbox.control("server_info", None)
 
     async def context_usage(self) -> Mapping[str, Any]:
         """How much of the model's context the conversation takes, in tokens, by what they are for.
 
         Errors are those of :meth:`set_model`.
         """
-        program = await self._inbox.program("context_usage")
-        return await program.control({"subtype": "get_context_usage"})
+        return await self._inbox.control("context_usage", {"subtype": "get_context_usage"})
 
     async def rewind_files(
         self, user_message_id: str, *, dry_run: bool = False
@@ -204,9 +201,12 @@ class SessionHandle:
             raise ConfigurationError(
                 f"user_message_id must be the id of a prompt, not {user_message_id!r}"
             )
-        program = await self._inbox.program("rewind_files")
-        request = {"subtype": "rewind_files", "user_message_id": user_message_id}
-        return await program.control({**request, "dry_run": True} if dry_run else request)
+        request = {
+            "subtype": "rewind_files",
+            "user_message_id": user_message_id,
+            **({"dry_run": True} if dry_run else {}),
+        }
+        return await self._inbox.control("rewind_files", request)
 
     async def stop(self) -> None:
         """Ask the session to finish normally, and wait until this incarnation has ended.

@@ -13,6 +13,7 @@ import trio
 from .._backends.base import Controllable
 from .._errors import (
     ConfigurationError,
+    ControlError,
     SessionBusy,
     SessionCrashed,
     SessionTerminated,
@@ -230,13 +231,15 @@ class Inbox:
         error.__cause__ = self._cause
         return error
 
-    async def program(self, what: str) -> Controllable:
-        """The conversation that is open, or will be, if it can be asked for more than turns.
+    async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Ask for more than turns, once a conversation is open.
 
         Args:
           what: the handle's method that it is for.
+          request: as the ``claude`` program takes it; None for what it says of itself.
 
         Raises:
+          ControlError: it was refused, or not answered.
           SessionTerminated: the session is stopped, or is being stopped meanwhile.
           UsageError: it can't be asked for that.
         """
@@ -247,11 +250,18 @@ class Inbox:
             if self._change is None:
                 self._change = trio.Event()
             await self._change.wait()
-        if not isinstance(self._conversation, Controllable):
+        conversation = self._conversation
+        if not isinstance(conversation, Controllable):
             raise UsageError(
-                f"{self} has no {what}: its backend has not; sessions with backend='cli' have it"
+                f"{self} has no {what}: its backend has none; sessions with backend='cli' have it"
             )
-        return self._conversation
+        try:
+            if request is None:
+                return await conversation.info()
+            return await conversation.control(request)
+        except ControlError as exc:
+            exc.add_note(f"in {what} of {self}")
+            raise
 
     async def clear(self) -> None:
         """Put the request to forget the conversation in line, and wait until that is done."""

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .._errors import APIError, Interrupted, QueryError, ResultError
+from .._errors import (
+    APIConnectionError,
+    APIError,
+    AuthenticationError,
+    Interrupted,
+    QueryError,
+    ResultError,
+)
 from .._messages import (
     AssistantMessage,
     ContentBlock,
@@ -170,7 +177,7 @@ class TurnDecoder:
         self._texts: list[str] = []  # pieces of it that the decoder has not been given
         self._given: set[str | None] = set()  # ids of messages that were given whole
         self._last: AssistantMessage | None = None
-        self._api_error: object = None  # its type, where the program tells of one as a message
+        self._refusal: JSONLine = {}  # of the API, where the program tells of one as a message
 
     def feed(self, line: JSONLine, events: list[Event]) -> None:
         """Take the next line, and append the events that it is."""
@@ -202,6 +209,10 @@ class TurnDecoder:
                         extra=beyond(line, *_ENVELOPE),
                     )
                 )
+            case {"type": "command_lifecycle", "command_uuid": str(prompt_id)} if (
+                prompt_id != self._prompt_id
+            ):
+                pass  # the last turn's end, told late
             case {"type": "result"} if self._is_ours(line):
                 self._release(events)
                 self._join_lines(events)
@@ -303,7 +314,7 @@ class TurnDecoder:
         if message.id is not None and message.id in self._given:
             return
         if line.get("is_api_error_message") is True:
-            self._api_error = line.get("api_error_type")
+            self._refusal = line
             events.append(message)
             return
         if self._lines and (message.id is None or message.id != self._lines[0].id):
@@ -356,27 +367,35 @@ class TurnDecoder:
             extra={"user_message_uuid": self._prompt_id, **beyond(line, *_RESULT)},
         )
         if result.is_error:
-            self.failure = _failure(result, line, self._api_error)
+            self.failure = _failure(result, line, self._refusal)
         else:
             events.append(result)
 
 
-def _failure(result: ResultMessage, line: JSONLine, api_error: object) -> QueryError:
+def _failure(result: ResultMessage, line: JSONLine, refusal: JSONLine) -> QueryError:
     """What a turn failed of whose result is an error.
 
-    An API's refusal is reported with the subtype "success", and its status beside it.
+    An API's refusal is reported with the subtype "success", and its status beside it; what kept the
+    program from asking, without a status.
     """
     status = line.get("api_error_status")
     if type(status) is int and status >= 300:
-        body = {"error": {"type": api_error, "message": result.result}}
-        host = "the service that the claude program asks"
-        return status_error(host, status, {}, json.dumps(body).encode(), now=0.0)
-    errors = line.get("errors")
-    if line.get("terminal_reason") in _ABORTED:
+        error = {"type": refusal.get("api_error_type"), "message": result.result}
+        body = json.dumps({"error": error}).encode()
+        return status_error("the service that the claude program asks", status, {}, body, now=0.0)
+    if line.get("api_error") == "connection_failed":
+        return APIConnectionError(f"{PROGRAM} could not reach the service: {result.result}")
+    if refusal.get("error") == "authentication_failed":
+        return AuthenticationError(
+            f"{PROGRAM} has nothing to log in with ({result.result}): give the option api_key, set "
+            "ANTHROPIC_API_KEY, or log in with the program itself"
+        )
+    reason = _text(line.get("terminal_reason")) or result.subtype
+    if reason in _ABORTED:
         return Interrupted("the agent's turn was interrupted from inside: a tool was denied so")
+    errors = line.get("errors")
     told = [error for error in (errors if isinstance(errors, list) else ()) if _text(error)]
     said = "; ".join(told) or result.result or "it says no more"
-    reason = _text(line.get("terminal_reason")) or result.subtype
     return ResultError(f"the agent reported {reason!r}: {said}", result=result)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from ..._callbacks import PermissionResultAllow, PermissionResultDeny, ToolPermissionContext
 from ..._errors import ConfigurationError
+from ..._wire.requests import dumps
 from .link import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..._callbacks import CanUseTool, HookCallback
     from .mcp_bridge import InProcessServer
+
+_DECISIONS = ("allow", "deny", "ask", "defer")
 
 # What a request for permission has beside what the context names.
 _KNOWN = (
@@ -75,7 +78,7 @@ class Callbacks:
         self,
         can_use_tool: CanUseTool,
         name: str,
-        given: Mapping[str, Any],
+        given: dict[str, Any],
         request: Mapping[str, Any],
     ) -> Mapping[str, Any]:
         suggestions = request.get("permission_suggestions")
@@ -102,8 +105,8 @@ class Callbacks:
                 if updated_input is not None:
                     allowed["updatedInput"] = updated_input
                 if updated_permissions is not None:
-                    allowed["updatedPermissions"] = list(updated_permissions)
-                return allowed
+                    allowed["updatedPermissions"] = updated_permissions
+                return _as_json(allowed, f"can_use_tool, asked about {name},")
             case PermissionResultDeny(message, interrupt):
                 denied = {"behavior": "deny", "message": message or "this is not allowed"}
                 return {**denied, "interrupt": True} if interrupt else denied
@@ -125,11 +128,12 @@ class Callbacks:
             raise
         if output is None:
             return {}
-        if not isinstance(output, dict):
-            raise ConfigurationError(
-                f"a hook must return a dict or None, and the one for {event} returned {output!r}"
-            )
-        return output
+        who = f"a hook for {event}"
+        if not isinstance(output, Mapping):
+            raise ConfigurationError(f"{who} must return a mapping or None, not {output!r}")
+        checked = _as_json(output, who)
+        _check_decision(checked, who, event)
+        return checked
 
     async def _mcp_message(self, name: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
         server = self._servers.get(name)
@@ -137,6 +141,30 @@ class Callbacks:
             error = {"code": -32601, "message": f"Server {name!r} not found"}
             return _mcp_response({"jsonrpc": "2.0", "id": message.get("id"), "error": error})
         return _mcp_response(await server.handle(message) or {"jsonrpc": "2.0", "result": {}})
+
+
+def _as_json(value: Mapping[str, Any], who: str) -> dict[str, Any]:
+    try:
+        copy: dict[str, Any] = json.loads(dumps(value, ascii_only=True))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"{who} must return what is JSON: {exc}") from exc
+    return copy
+
+
+def _check_decision(output: Mapping[str, Any], who: str, event: object) -> None:
+    """Refuse a decision with a typo: the program passes over it, and lets the tool run."""
+    specific = output.get("hookSpecificOutput", {"hookEventName": event})
+    if "permissionDecision" in output:
+        wrong = "permissionDecision belongs into hookSpecificOutput"
+    elif output.get("decision", "block") not in ("approve", "block"):
+        wrong = f"decision must be 'approve' or 'block', not {output['decision']!r}"
+    elif not isinstance(specific, dict) or specific.get("hookEventName") != event:
+        wrong = f"hookSpecificOutput must be a mapping with hookEventName={event!r}"
+    elif specific.get("permissionDecision", "deny") not in _DECISIONS:
+        wrong = f"permissionDecision must be one of {', '.join(_DECISIONS)}"
+    else:
+        return
+    raise ConfigurationError(f"{who} returned what the program would not follow: {wrong}")
 
 
 def _mcp_response(message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 import attrs
 import trio
 
-from ..._errors import ConfigurationError, ControlError
+from ..._errors import ConfigurationError, ControlError, ProcessError, ProtocolError
 from ..._wire.cli_arguments import (
     arguments,
     changes,
@@ -88,7 +88,7 @@ async def open_conversation(
             async with trio.open_nursery() as nursery:
                 conversation.begin(nursery)
                 try:
-                    await conversation.info()
+                    await conversation.start()
                     yield conversation
                 except trio.Cancelled:
                     raise
@@ -149,6 +149,14 @@ class CLIConversation(Conversation, Controllable):
         nursery.start_soon(self._run_programs)
         for server in self._servers.values():
             nursery.start_soon(self._serve, server)
+
+    async def start(self) -> None:
+        """Wait until its program is ready.
+
+        Raises:
+          ConfigurationError, ProcessError, ProtocolError: what that failed of.
+        """
+        await self._ready_program()
 
     # ---- turns ----
 
@@ -243,7 +251,7 @@ class CLIConversation(Conversation, Controllable):
 
     async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Ask the program for something beside the turns."""
-        program, link = await self._ready_program()
+        program, link = await self._program_for_others()
         response = await self._ask(link, request)
         match request:
             case {"subtype": "set_model", "model": model}:
@@ -254,8 +262,15 @@ class CLIConversation(Conversation, Controllable):
 
     async def info(self) -> Mapping[str, Any]:
         """What the program says of itself when it is started."""
-        program, _link = await self._ready_program()
+        program, _link = await self._program_for_others()
         return program.info
+
+    async def _program_for_others(self) -> tuple[_Program, Link]:
+        # What it died of is the session's to raise; who asks from beside has only not been answered.
+        try:
+            return await self._ready_program()
+        except (ConfigurationError, ProcessError, ProtocolError) as exc:
+            raise ControlError(f"the claude program is not there to be asked: {exc}") from exc
 
     async def _ask(self, link: Link, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return await link.request(request, self._backend.control_timeout)

@@ -13,6 +13,7 @@ was told to. Whatever waits for an answer then gets that failure.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
@@ -277,6 +278,8 @@ class Link:
         stderr = "\n".join(self._stderr)[-_STDERR_BYTES:]
         code = self._process.returncode
         how = "" if code is None else f" with exit code {code}"
+        if code is not None and code < 0:
+            how += f" ({signal.Signals(-code).name})"
         said = f"; the last that it wrote to standard error: {stderr}" if stderr else ""
         return ProcessError(f"{what}{how}{said}", exit_code=code, stderr=stderr)
 

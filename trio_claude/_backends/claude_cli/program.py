@@ -43,9 +43,10 @@ def find_program(cli_path: str | None) -> str:
             "on Windows, use it inside WSL"
         )
     if cli_path is not None:
-        found = shutil.which(os.path.expanduser(cli_path))
+        path = os.path.expanduser(cli_path)
+        found = shutil.which(path)
         if found is None:
-            raise CLINotFound(f"cli_path is {cli_path!r}, and there is no program")
+            raise CLINotFound(f"cli_path is {cli_path!r}, and {_what_is_wrong(path)}")
         return found
     for place in ("claude", *_PLACES):
         found = shutil.which(os.path.expanduser(place))
@@ -56,6 +57,14 @@ def find_program(cli_path: str | None) -> str:
         "'npm install -g @anthropic-ai/claude-code' (or see https://claude.com/claude-code), "
         "or say where it is with CLIBackend(cli_path=...)"
     )
+
+
+def _what_is_wrong(path: str) -> str:
+    if os.path.isdir(path):
+        return "that is a folder: name the program in it"
+    if os.path.exists(path):
+        return "that is not executable"
+    return "there is no such file"
 
 
 async def check_version(path: str) -> None:
