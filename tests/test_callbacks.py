@@ -1,6 +1,5 @@
 """Permissions and hooks: what users' functions are given, and what they may answer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,18 +15,18 @@ from trio_claude import (
 from trio_claude._callbacks import HOOK_EVENTS
 
 
-async def hook(given: Mapping[str, Any], tool_use_id: str | None) -> None:
+async def hook(given: dict[str, Any], tool_use_id: str | None) -> None:
     """Nothing to say."""
 
 
-def not_async(given: Mapping[str, Any], tool_use_id: str | None) -> None:
+def not_async(given: dict[str, Any], tool_use_id: str | None) -> None:
     """What cannot be awaited."""
 
 
 class Hook:
     """Called like the function."""
 
-    async def __call__(self, given: Mapping[str, Any], tool_use_id: str | None) -> None:
+    async def __call__(self, given: dict[str, Any], tool_use_id: str | None) -> None:
         """Nothing to say."""
 
 
@@ -68,7 +67,12 @@ def test_they_are_values() -> None:
             [[], (), hook, [not_async], [hook, not_async], "a", [Hook]],
             "a list of async functions",
         ),
-        (HookMatcher, "matcher", ["", " ", ["Bash"]], "text, not blank"),
+        (
+            HookMatcher,
+            "matcher",
+            ["", " ", ["Bash"], b"Bash", 1, "Bash(", "[Write", "Write|Edit)", "Bash\\"],
+            "the name of a tool, or a regular expression",
+        ),
         (
             HookMatcher,
             "timeout",
@@ -114,6 +118,14 @@ def test_a_hook_may_be_any_async_callable() -> None:
     """An object, and a method."""
     called = Hook()
     assert HookMatcher([called, called.__call__]).hooks == (called, called.__call__)
+
+
+@pytest.mark.parametrize(
+    "matcher", ["Bash", "Write|Edit", "mcp__.*", "^Notebook", "mcp__memory__(create|delete)_.+"]
+)
+def test_a_matcher_is_a_name_or_an_expression(matcher: str) -> None:
+    """It is kept as it was given, for it is the agent that matches with it."""
+    assert matcher == HookMatcher([hook], matcher).matcher
 
 
 def test_events_are_named_once() -> None:

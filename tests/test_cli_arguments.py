@@ -123,6 +123,8 @@ def test_settings() -> None:
     options = SessionOptions(settings=MappingProxyType({"a": ["é"]}))
     assert arguments(options) == ALWAYS
     assert files(options) == {"--settings": '{"a":["\\u00e9"]}'}
+    said = SessionOptions(settings=' {"a": ["é"]}')
+    assert (ALWAYS, files(options)) == (arguments(said), files(said))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +150,7 @@ def test_what_cannot_be_an_argument(options: dict[str, Any], said: str) -> None:
     ("options", "said"),
     [
         ({"settings": {"a": {1, 2}}}, "settings must be JSON, and this is not: a set"),
+        ({"settings": '{"a": NaN}'}, "settings must be JSON, and this is not: "),
         ({"mcp_servers": {"a": {"command": "a", "b": b""}}}, "mcp_servers must be JSON"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -224,8 +225,60 @@ async def test_what_is_no_output_of_a_hook(odd: object) -> None:
     async def hook(*_: object) -> object:
         return odd
 
-    with pytest.raises(ConfigurationError, match="the one for PreToolUse returned"):
+    with pytest.raises(ConfigurationError, match="a hook for PreToolUse must return a mapping"):
         await callbacks(hook=hook).answer(HOOK)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"permissionDecision": "deny"}, "permissionDecision belongs into hookSpecificOutput"),
+        ({"decision": "blok"}, "decision must be 'approve' or 'block', not 'blok'"),
+        ({"hookSpecificOutput": {"permissionDecision": "deny"}}, "hookEventName='PreToolUse'"),
+        ({"hookSpecificOutput": ["deny"]}, "hookEventName='PreToolUse'"),
+        (
+            {"hookSpecificOutput": {"hookEventName": "PreToolUse", "permissionDecision": "denied"}},
+            "permissionDecision must be one of allow, deny, ask, defer",
+        ),
+        ({"reason": object()}, "must return what is JSON: a object is no JSON"),
+    ],
+)
+async def test_a_decision_that_the_program_would_pass_over(output: JSON, said: str) -> None:
+    """It is an error, for the tool would run."""
+
+    async def hook(*_: object) -> JSON:
+        return output
+
+    with pytest.raises(ConfigurationError, match="a hook for PreToolUse .*" + said):
+        await callbacks(hook=hook).answer(HOOK)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"decision": "approve"},
+        {"hookSpecificOutput": {"hookEventName": "PreToolUse", "permissionDecision": "ask"}},
+        {"hookSpecificOutput": {"hookEventName": "PreToolUse", "additionalContext": "x"}},
+        {"continue": False, "stopReason": "enough"},
+    ],
+)
+async def test_a_decision(output: JSON) -> None:
+    """It reaches the program as it is."""
+
+    async def hook(*_: object) -> JSON:
+        return output
+
+    assert output == await callbacks(hook=hook).answer(HOOK)
+
+
+async def test_an_input_that_is_no_json() -> None:
+    """The error names the tool that was asked about."""
+
+    async def may_use(*_: object) -> PermissionResultAllow:
+        return PermissionResultAllow(updated_input={"path": Path()})
+
+    with pytest.raises(ConfigurationError, match="asked about Bash, must return what is JSON"):
+        await callbacks(may_use).answer(PERMISSION)
 
 
 async def test_a_hook_that_raises() -> None:

@@ -811,3 +811,20 @@ async def test_a_real_process() -> None:
         failure = await ends.failure()
         assert isinstance(failure, ProcessError)
         assert (5, "as told") == (failure.exit_code, failure.stderr)
+
+
+async def test_the_program_uses_an_id_twice() -> None:
+    """Both requests are answered."""
+    gate = trio.Event()
+
+    async def respond(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        await gate.wait()
+        return {}
+
+    program = Program()
+    async with linked(program, on_request=respond):
+        await program.write(asks("r1"), asks("r1"))
+        await wait_all_tasks_blocked()
+        gate.set()
+        await wait_all_tasks_blocked()
+        assert 2 == program.said().count(b'"r1"')

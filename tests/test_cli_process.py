@@ -441,7 +441,7 @@ async def test_a_program_does_not_outlive_us(code: str) -> None:
 
 def guarded(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     """Run the guardian in this process, with this input."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
     guardian.main()
 
 
@@ -564,5 +564,30 @@ sys.stdin.read()
 
 def test_the_guardian_is_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs by itself, without this package."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert "__main__" == runpy.run_path(guardian.__file__, run_name="__main__")["__name__"]
+
+
+async def test_a_program_is_told_once_to_end(tmp_path: Path) -> None:
+    """A second SIGTERM might cut short what it does at the first."""
+    code = """
+import signal, sys, time
+
+told = 0
+
+
+def take(*_):
+    global told
+    told += 1
+
+
+signal.signal(signal.SIGTERM, take)
+print("up", flush=True)
+while not told:
+    time.sleep(0.01)
+time.sleep(0.3)
+open(sys.argv[1], "w").write(str(told))
+"""
+    async with running(code, str(tmp_path / "told"), close_timeout=2.0) as process:
+        await said_by(process)
+    assert "1" == (tmp_path / "told").read_text()

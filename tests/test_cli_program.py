@@ -85,10 +85,45 @@ def test_a_program_that_is_named(nowhere: Path) -> None:
     on_path = script(nowhere / "bin/other")
     assert str(on_path) == find_program("other")
 
+
+def test_a_program_in_this_folder(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path is absolute, for a session may work in another folder; so it is by a relative PATH."""
+    mine = script(nowhere / "mine/claude")
+    monkeypatch.chdir(nowhere)
+    assert str(mine) == find_program("mine/claude")
+    assert str(mine) == find_program("./mine/../mine/claude")
+    monkeypatch.setenv("PATH", "mine")
+    assert str(mine) == find_program(None)
+    assert str(mine) == find_program("claude")
+
+
+@pytest.mark.parametrize(
+    ("cli_path", "wrong"),
+    [
+        ("~/missing", "there is no such file"),
+        ("~/mine", "that is a folder: name the program in it"),
+        ("~/mine/", "that is a folder: name the program in it"),
+        ("~/mine/claude", "that is not executable"),
+        ("~/mine/claude/x", "there is no such file"),
+        ("~/dangling", "there is no such file"),
+    ],
+)
+def test_a_program_that_is_named_wrong(cli_path: str, wrong: str, nowhere: Path) -> None:
+    """As it was given, and what is wrong with it, though there is one that was not asked for."""
     script(nowhere / "bin/claude")
-    for missing in (nowhere / "missing", nowhere / "mine"):
-        with pytest.raises(CLINotFound, match=f"cli_path is '{missing}', and there is no program"):
-            find_program(str(missing))
+    script(nowhere / "mine/claude").chmod(0o644)
+    (nowhere / "dangling").symlink_to("missing")
+    for given in (cli_path, os.path.expanduser(cli_path)):
+        with pytest.raises(CLINotFound) as caught:
+            find_program(given)
+        assert f"cli_path is {given!r}, and {wrong}" == str(caught.value)
+
+
+def test_a_name_that_path_has_not(nowhere: Path) -> None:
+    """Another claude in PATH is not what was asked for."""
+    script(nowhere / "bin/claude")
+    with pytest.raises(CLINotFound, match=r"^cli_path is 'claude-2', and "):
+        find_program("claude-2")
 
 
 def test_a_system_that_is_not_posix(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ async def test_a_refusal_is_the_callers_alone() -> None:
 async def test_a_backend_without_it(name: str) -> None:
     """The error names what it has not, and who has it."""
     async with open_session(backend=ScriptedBackend()) as session:
-        with pytest.raises(UsageError, match=f"has no {name}: its backend has not.*backend='cli'"):
+        with pytest.raises(UsageError, match=f"has no {name}: its backend has none.*backend='cli'"):
             await CALLS[name][0](session)
         await session.query("hi")
 

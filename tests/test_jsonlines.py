@@ -207,3 +207,11 @@ def test_small_lines_are_never_too_large_together() -> None:
     """The limit is one line's, not that of what came at once."""
     assert [{"a": 1}] * 1000 == decode(b'{"a":1}\n' * 1000)
     assert [{"a": 1}] * 1000 == decode(b'{"a":1}', *[b'\n{"a":1}'] * 999)
+
+
+def test_the_limit_of_a_line_behind_others() -> None:
+    """It holds at once, not with the next bytes only."""
+    lines: list[JSONLine] = []
+    with pytest.raises(ProtocolError, match="more than 100 bytes"):
+        LineDecoder(100).feed(b'{}\n{"a":"' + b"x" * 200 + b'"}', lines)
+    assert [{}] == lines

@@ -327,6 +327,13 @@ def test_every_option_says_what_it_is(cls: type, module: ModuleType) -> None:
 any_options = strategies.session_options() | strategies.session_options(cli=True)
 
 
+@given(any_options)
+def test_what_was_taken_is_valid(options: SessionOptions) -> None:
+    """As attrs can check again, each option also where it is not set."""
+    attrs.validate(options)
+    attrs.validate(SessionSpec(**vars(options)))
+
+
 @given(any_options, any_options)
 def test_the_first_layer_wins(first: SessionOptions, second: SessionOptions) -> None:
     """Option by option: what it says holds, and where it says nothing, the second one."""

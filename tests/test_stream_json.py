@@ -301,7 +301,6 @@ def test_a_turn_as_it_is_written() -> None:
                 "user_message_uuid": PROMPT,
                 "user_message_uuids": [PROMPT],
                 "uuid": "u-r",
-                "total_cost_usd": 0.25,  # the running total
             },
         ),
     ] == decode(*TURN)
@@ -986,8 +985,7 @@ def test_a_result_with_odd_fields() -> None:
         "duration_ms": float("inf"),
         "duration_api_ms": None,
     }
-    extra = {"user_message_uuid": PROMPT, "total_cost_usd": "much"}
-    assert ResultMessage(extra=extra) == result_of(odd)
+    assert ResultMessage(extra={"user_message_uuid": PROMPT}) == result_of(odd)
 
 
 def test_a_result_with_all_that_there_is() -> None:
@@ -1010,7 +1008,6 @@ def test_a_result_with_all_that_there_is() -> None:
         "permission_denials": [{"tool_name": "Bash"}],
         "terminal_reason": "completed",
         "modelUsage": {"m": {"costUSD": 9}},
-        "total_cost_usd": 0.25,
     } == got.extra
 
 
@@ -1287,3 +1284,42 @@ def test_nothing_that_a_line_can_be_is_raised(lines: list[Line]) -> None:
         assert decoder.failure is None
     else:
         assert decoder.result.is_error is (decoder.failure is not None)
+
+
+def test_a_message_of_another_id_in_mid_stream() -> None:
+    """Both are given, each once, and the pieces are those of the one that is streamed."""
+    own = said({"type": "text", "text": "[notice]"}, id_="own")
+    events = decode(INIT, start(), block(0, HELLO), own, text(0, "!"), *end(), result())
+    messages = [event.text for event in events if isinstance(event, AssistantMessage)]
+    assert ["[notice]", "Hello!"] == messages
+    assert "Hello!" == "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_no_piece_is_given_twice() -> None:
+    """What came before the stream made no sense is not in the pieces of the line."""
+    nonsense = streamed({"type": "content_block_stop", "index": 9})
+    pieces = [text(0, "Hel"), text(0, "lo")]
+    events = decode(INIT, start(), block(0, {"type": "text", "text": ""}), *pieces, nonsense)
+    events += decode(said(HELLO))
+    assert "Hello" == "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "y", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}]},
+        {"content": []},
+    ],
+)
+@pytest.mark.parametrize("depth", [500, 960, 990])
+def test_what_is_nested_deep(line: Line, depth: int) -> None:
+    """It is no piece, and no word of an error; nothing is raised of it."""
+    deep: object = 1
+    for _ in range(depth):
+        deep = [deep]
+    if line["content"]:
+        line = {"id": "y", "content": [{**line["content"][0], "input": {"a": deep}}]}
+    decoder = TurnDecoder(PROMPT, CostLedger())
+    refusal = {"type": "assistant", "message": line, "api_error_type": deep}
+    decode(INIT, refusal, result(is_error=True, api_error_status=500), decoder=decoder)
+    assert isinstance(decoder.failure, InternalServerError)

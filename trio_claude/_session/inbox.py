@@ -146,6 +146,11 @@ class Inbox:
         """A turn of this conversation has succeeded."""
         self.session_id = self._last_id = session_id
 
+    def keep_conversation(self) -> None:
+        """It ends with its group, for no fault of its own: it may be resumed once more."""
+        if self.resumed and self._last_id is None:
+            self._last_id = self.session_id
+
     def forget_conversation(self) -> None:
         """The next conversation is not to continue any."""
         self._last_id = None

@@ -53,6 +53,8 @@ class Session:
                     raise
                 finally:
                     self.inbox.conversation = None
+                    if self.incarnation.intent == "restart":
+                        self.inbox.keep_conversation()
                 if clear is None:
                     return
 

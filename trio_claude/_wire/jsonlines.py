@@ -55,6 +55,8 @@ class LineDecoder:
             self._take(line, lines)
         self._pending = [last]
         self._size = len(last)
+        if self._size > self._max_size:
+            raise self._too_large()
 
     def finish(self, lines: list[JSONLine]) -> None:
         """Take the end of the stream, and append the line that it left without its end.

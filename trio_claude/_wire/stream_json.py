@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -52,6 +53,7 @@ from .messages_api import MessageDecoder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from .deltas import Delta
     from .jsonlines import JSONLine
 
 PROGRAM = "the claude program"
@@ -70,6 +72,7 @@ _RESULT = (
     "duration_ms",
     "duration_api_ms",
     "structured_output",
+    "total_cost_usd",  # of all turns, beside this one's
 )
 
 # The turn's end, where it was neither the model's nor a failure.
@@ -172,6 +175,7 @@ class TurnDecoder:
         self._held: list[Event] | None = []  # what comes before the init
         self._streamed: MessageDecoder | None = None
         self._streamed_id: str | None = None
+        self._pieces_of: set[int] = set()  # its blocks of which there were any
         self._lines: list[AssistantMessage] = []  # the same message, as lines; or another one
         self._text_index: int | None = None  # the block that the last event was a piece of
         self._texts: list[str] = []  # pieces of it that the decoder has not been given
@@ -279,6 +283,7 @@ class TurnDecoder:
         # The one before, if it has no end, was given up: the program asks again by itself.
         self._texts = []
         self._text_index = None
+        self._pieces_of = set()
         self._streamed = MessageDecoder(PROGRAM)
         message = event.get("message")
         self._streamed_id = _text(message.get("id")) if isinstance(message, dict) else None
@@ -303,6 +308,8 @@ class TurnDecoder:
         elif decoded:
             events += decoded
             last = decoded[-1]
+            if isinstance(last, TextDelta | ThinkingDelta | InputJSONDelta):
+                self._pieces_of.add(last.index)
             if isinstance(last, TextDelta):
                 self._text_index = last.index
 
@@ -317,11 +324,17 @@ class TurnDecoder:
             self._refusal = line
             events.append(message)
             return
+        if self._streamed is not None and message.id != self._streamed_id:
+            self._whole(message, events)  # between the pieces of another one, so without any
+            return
         if self._lines and (message.id is None or message.id != self._lines[0].id):
             self._join_lines(events)
-        if self._streamed is None or message.id != self._streamed_id:
+        if self._streamed is None:
             begun = sum(len(one.content) for one in self._lines)
-            events += _deltas(message.content, begun)
+            given = self._pieces_of if message.id == self._streamed_id else ()
+            events += [
+                piece for piece in _deltas(message.content, begun) if piece.index not in given
+            ]
         self._lines.append(message)
 
     def _join_lines(self, events: list[Event]) -> None:
@@ -380,7 +393,7 @@ def _failure(result: ResultMessage, line: JSONLine, refusal: JSONLine) -> QueryE
     """
     status = line.get("api_error_status")
     if type(status) is int and status >= 300:
-        error = {"type": refusal.get("api_error_type"), "message": result.result}
+        error = {"type": _text(refusal.get("api_error_type")), "message": result.result}
         body = json.dumps({"error": error}).encode()
         return status_error("the service that the claude program asks", status, {}, body, now=0.0)
     if line.get("api_error") == "connection_failed":
@@ -418,7 +431,7 @@ def _joined(lines: list[AssistantMessage]) -> AssistantMessage | None:
     return attrs.evolve(lines[-1], content=tuple(block for one in lines for block in one.content))
 
 
-def _deltas(content: Iterable[ContentBlock], begun: int) -> Iterator[Event]:
+def _deltas(content: Iterable[ContentBlock], begun: int) -> Iterator[Delta]:
     """A message that was not streamed, as the pieces that it would have come in: its blocks."""
     for index, block in enumerate(content, begun):
         match block:
@@ -427,7 +440,8 @@ def _deltas(content: Iterable[ContentBlock], begun: int) -> Iterator[Event]:
             case ThinkingBlock(thinking):
                 yield ThinkingDelta(index, thinking)
             case ToolUseBlock(input=given):
-                yield InputJSONDelta(index, json.dumps(given))
+                with suppress(RecursionError):
+                    yield InputJSONDelta(index, json.dumps(given))
 
 
 def _content(value: object) -> tuple[ContentBlock, ...]:

@@ -42,16 +42,18 @@ def send_signal(group: int, mark: str, number: int) -> bool:
         return found
     # Here the dead don't count, who stay in the group until somebody asks for them.
     found = False
-    for pid in _alive(group, mark):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-            found = True
+    for pid, its_group in _alive(group, mark):
+        found = True
+        if its_group != group:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
     return found
 
 
-def _alive(group: int, mark: str) -> list[int]:
+def _alive(group: int, mark: str) -> list[tuple[int, int]]:
+    """The processes, and the group of each."""
     variable = f"{MARK}={mark}\0".encode()
-    pids = []
+    alive = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):  # it has ended meanwhile, or is somebody else's
             # The name, in parentheses, may have anything in it.
@@ -59,8 +61,8 @@ def _alive(group: int, mark: str) -> list[int]:
             if state not in (b"Z", b"X") and (
                 int(its_group) == group or variable in _read(f"/proc/{pid}/environ")
             ):
-                pids.append(int(pid))
-    return pids
+                alive.append((int(pid), int(its_group)))
+    return alive
 
 
 def _read(path: str) -> bytes:
@@ -82,8 +84,8 @@ def main() -> None:
     """Keep the list; when the input ends, see to it that nobody on it is left."""
     programs: dict[int, str] = {}
     folders: dict[int, str] = {}
-    for line in sys.stdin:
-        group, mark, folder = line.rstrip("\n").split(" ", 2)
+    for line in sys.stdin.buffer:
+        group, mark, folder = os.fsdecode(line).rstrip("\n").split(" ", 2)
         if mark:
             programs[int(group)], folders[int(group)] = mark, folder
         else:

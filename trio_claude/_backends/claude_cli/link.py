@@ -210,7 +210,7 @@ class Link:
         except Refused as exc:
             self.send(control_error(request_id, str(exc)))
         finally:
-            del self._answering[request_id]
+            self._answering.pop(request_id, None)
 
     async def _write(self) -> None:
         while True:
@@ -275,7 +275,7 @@ class Link:
 
     def died(self, what: str) -> ProcessError:
         """The error for a program that is no use any more, with what it said last."""
-        stderr = "\n".join(self._stderr)[-_STDERR_BYTES:]
+        stderr = "\n".join(self._stderr).encode()[-_STDERR_BYTES:].decode("utf-8", "ignore")
         code = self._process.returncode
         how = "" if code is None else f" with exit code {code}"
         if code is not None and code < 0:

@@ -70,6 +70,9 @@ async def open_guard() -> AsyncIterator[Guard]:
     process = await trio.lowlevel.open_process(
         [sys.executable, "-I", "-S", guardian.__file__],
         stdin=subprocess.PIPE,
+        # It outlives this program by seconds, for which nobody is to wait who reads from it.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:

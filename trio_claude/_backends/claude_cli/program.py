@@ -47,11 +47,11 @@ def find_program(cli_path: str | None) -> str:
         found = shutil.which(path)
         if found is None:
             raise CLINotFound(f"cli_path is {cli_path!r}, and {_what_is_wrong(path)}")
-        return found
+        return os.path.abspath(found)  # a session may work in another folder
     for place in ("claude", *_PLACES):
         found = shutil.which(os.path.expanduser(place))
         if found is not None:
-            return found
+            return os.path.abspath(found)
     raise CLINotFound(
         "there is no program 'claude' in PATH, nor in its usual places: install it with "
         "'npm install -g @anthropic-ai/claude-code' (or see https://claude.com/claude-code), "
