@@ -8,6 +8,7 @@ agent's JSON, which is made where it is sent.
 # fields of our values (cattrs, inspect, the docs) finds types and not texts.
 import math
 import re
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -166,12 +167,24 @@ HookCallback: TypeAlias = Callable[
 for nothing to say."""
 
 
+# What the program's regular expressions have, which are JavaScript's, and Python's don't.
+_NOT_PYTHON = re.compile(r"\\[pP]\{[^}]*\}|\[\^?\]")
+
+
 def _is_pattern(value: object) -> bool:
     # One that is none would match nothing, and whatever the hook was to keep from would happen.
-    try:
-        return isinstance(value, str) and is_name(value) and re.compile(value) is not None
-    except re.error:
+    if not isinstance(value, str) or not is_name(value):
         return False
+    if value == "*":
+        return True
+    pattern = _NOT_PYTHON.sub(".", re.sub(r"\(\?<(?=[A-Za-z_$])", "(?P<", value))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what may change in Python some day
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 @attrs.frozen

@@ -115,7 +115,8 @@ def _check_hooks(_instance: object, _attribute: Any, value: Any) -> None:
         return
     if not isinstance(value, Mapping):
         raise ConfigurationError(
-            f"hooks must be a mapping of events to lists of HookMatcher, not {value!r}"
+            f"hooks must be a mapping of events to lists of HookMatcher, not this "
+            f"{type(value).__name__}"
         )
     for event, matchers in value.items():
         if event not in HOOK_EVENTS:
@@ -172,8 +173,12 @@ def _check_flags(_instance: object, _attribute: Any, value: Any) -> None:
         )
     for flag, said in value.items():
         if not isinstance(flag, str) or not _FLAG.fullmatch(flag):
+            shown = (
+                repr(flag) if "=" not in str(flag) else repr(str(flag).partition("=")[0] + "=...")
+            )
             raise ConfigurationError(
-                f"extra_args: {flag!r} is no long flag, such as '--name' or 'name'"
+                f"extra_args: {shown} is no long flag, such as '--name' or 'name'; its value is the "
+                "other half of the item"
             )
         if not (said is None or (isinstance(said, str) and "\0" not in said)):
             raise ConfigurationError(
@@ -438,6 +443,7 @@ class CLIOptions:
     extra_args: Mapping[str, str | None] | None = attrs.field(
         default=None,
         hash=False,
+        repr=False,
         validator=[
             _check_flags,
             _no_flag_of_an_option,

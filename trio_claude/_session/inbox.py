@@ -249,24 +249,31 @@ class Inbox:
           UsageError: it can't be asked for that.
         """
         self.check_call(waits=False)
+        while True:
+            conversation = await self._open_conversation()
+            if not isinstance(conversation, Controllable):
+                raise UsageError(
+                    f"{self} has no {what}: its backend has none; sessions with backend='cli' have "
+                    "it"
+                )
+            try:
+                if request is None:
+                    return await conversation.info()
+                return await conversation.control(request)
+            except ControlError as exc:
+                if conversation is self._conversation:
+                    exc.add_note(f"in {what} of {self}")
+                    raise
+                # It has gone meanwhile; the next one is asked, if there is to be one.
+
+    async def _open_conversation(self) -> Conversation:
         while self._conversation is None:
             if self._closed:
                 raise self.gone()
             if self._change is None:
                 self._change = trio.Event()
             await self._change.wait()
-        conversation = self._conversation
-        if not isinstance(conversation, Controllable):
-            raise UsageError(
-                f"{self} has no {what}: its backend has none; sessions with backend='cli' have it"
-            )
-        try:
-            if request is None:
-                return await conversation.info()
-            return await conversation.control(request)
-        except ControlError as exc:
-            exc.add_note(f"in {what} of {self}")
-            raise
+        return self._conversation
 
     async def clear(self) -> None:
         """Put the request to forget the conversation in line, and wait until that is done."""

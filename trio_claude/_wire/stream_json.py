@@ -164,12 +164,16 @@ class TurnDecoder:
     """What the turn failed of, if the result is an error."""
 
     last_id: str | None
-    """The id of the last message of the model, by which the program finds the turn's end."""
+    """The id of the last message, by which the program finds the turn's end."""
+
+    session_id: str | None
+    """The program's, once it has said so."""
 
     def __init__(self, prompt_id: str, costs: CostLedger) -> None:
         self.result = None
         self.failure = None
         self.last_id = None
+        self.session_id = None
         self._prompt_id = prompt_id
         self._costs = costs
         self._held: list[Event] | None = []  # what comes before the init
@@ -206,6 +210,8 @@ class TurnDecoder:
             case {"type": "user", "message": dict(message)}:
                 self._release(events)
                 self._join_lines(events)
+                if line.get("parent_tool_use_id") is None and not line.get("isReplay"):
+                    self.last_id = _text(line.get("uuid")) or self.last_id
                 events.append(
                     UserMessage(
                         _content(message.get("content")),
@@ -268,6 +274,7 @@ class TurnDecoder:
         if self._held is None:
             events.append(message)
         elif message.subtype == "init":
+            self.session_id = _text(message.data.get("session_id"))
             events.append(message)
             self._release(events)
         else:

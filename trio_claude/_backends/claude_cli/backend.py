@@ -11,6 +11,7 @@ import attrs
 from ..._validation import as_path, checked, is_path, is_seconds, refuse_none, refuse_unknown
 from ..._wire.cli_arguments import refuse_unsupported
 from ..base import Backend, Connection
+from .ends import Ends
 from .program import check_version, find_program
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from .process import Guard
 
 _TIMEOUT = checked(lambda value: is_seconds(value) and value > 0, "a number of seconds above 0")
-
-
-# An end is needed when a session that has crashed is resumed, which is soon if ever.
-_ENDS_KEPT = 10_000
 
 
 @final
@@ -92,13 +89,13 @@ class CLIBackend(Backend):
 
 @final
 class CLIConnection(Connection):
-    """The program that was found, and who looks after its processes."""
+    """The program that was found, who looks after its processes, and where conversations end."""
 
     def __init__(self, backend: CLIBackend, program: str, guard: Guard) -> None:
         self.backend = backend
         self.program = program
         self.guard = guard
-        self._ends: dict[str, str] = {}
+        self.ends = Ends()
 
     def open(self, options: SessionOptions) -> AbstractAsyncContextManager[CLIConversation]:
         """Start the program, and begin a conversation.
@@ -111,17 +108,6 @@ class CLIConnection(Connection):
 
         refuse_unsupported(options)
         return open_conversation(self, options)
-
-    def remember_end(self, session_id: str, last_id: str) -> None:
-        """A turn has succeeded: what is behind this message, if anything, is no part of it."""
-        self._ends.pop(session_id, None)
-        self._ends[session_id] = last_id
-        if len(self._ends) > _ENDS_KEPT:
-            del self._ends[next(iter(self._ends))]
-
-    def end_of(self, session_id: str | None) -> str | None:
-        """The last message of the last good turn of a conversation, if it is known."""
-        return None if session_id is None else self._ends.get(session_id)
 
     def variables(self) -> Mapping[str, str]:
         """This process's own environment."""

@@ -74,6 +74,27 @@ class Callbacks:
             case _:
                 raise Refused(f"Unsupported control request: {request.get('subtype')}")
 
+    def stop(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The response where a callback failed: whatever it was asked about doesn't happen.
+
+        An error will not do: the program passes over a hook that failed, and runs the tool.
+
+        Raises:
+          Refused: nothing depends on it.
+        """
+        why = "what was to decide on this has failed"
+        match request:
+            case {"subtype": "can_use_tool"}:
+                return {"behavior": "deny", "message": why, "interrupt": True}
+            case {"subtype": "hook_callback", "input": {"hook_event_name": "PreToolUse" as event}}:
+                denied = {"permissionDecision": "deny", "permissionDecisionReason": why}
+                specific = {"hookEventName": event, **denied}
+                return {"continue": False, "stopReason": why, "hookSpecificOutput": specific}
+            case {"subtype": "hook_callback"}:
+                return {"continue": False, "stopReason": why}
+            case _:
+                raise Refused(why)
+
     async def _permission(
         self,
         can_use_tool: CanUseTool,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ..._options import SessionOptions
     from ..._wire.jsonlines import JSONLine
     from .backend import CLIConnection
+    from .ends import End
 
 DEFAULT_MAX_BUFFER_SIZE = 32 * 1024 * 1024
 
@@ -58,8 +59,8 @@ class _Program:
     """One process of the conversation: being started, running, or over."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = dict(settings)
-        """The model and the permission mode that it has."""
+        self.given = dict(settings)
+        """The model and the permission mode that it was given; none while that is not known."""
         self.scope = trio.CancelScope()
         self.link: Link | None = None
         self.info: Mapping[str, Any] = {}
@@ -138,8 +139,10 @@ class CLIConversation(Conversation, Controllable):
         self._needed = trio.Event()  # a program
         self._closed = False
         self._in_turn = False
-        self._answer: CLIAnswer | None = None  # whose lines they are
-        self._session_id: str | None = None  # the program's, since the first good turn
+        self._current: CLIAnswer | None = None  # the turn's, while its block is open
+        self._listening: CLIAnswer | None = None  # whose lines they are
+        self._session_id = None if options.fork_session else options.resume
+        self._has_past = bool(options.resume or options.continue_conversation)
         self._recovered = trio.Event()
         self._recovered.set()
 
@@ -175,17 +178,19 @@ class CLIConversation(Conversation, Controllable):
           QueryError: the turn failed; the conversation is as it was before.
           ProcessError, ProtocolError: the program died, or wrote what cannot be read.
         """
-        settings = {**self._settings, **changes(self._options, options)}
+        overrides = changes(self._options, options)
         self._in_turn = True
         try:
+            self._check()
             program, link = await self._ready_program()
-            await self._give(program, link, settings)
-            answer = self._answer = CLIAnswer(str(uuid.uuid4()), self._costs)
-            link.send(prompt_line(prompt, answer.prompt_id))
+            await self._give(program, link, overrides)
+            self._check()
+            answer = self._ask_turn(link, prompt)
             try:
                 yield answer
                 self._remember(answer)
             finally:
+                self._current = None
                 answer.hang_up()
                 if not answer.remembered:
                     self._recovered = trio.Event()
@@ -195,69 +200,91 @@ class CLIConversation(Conversation, Controllable):
             if self.failure is not None:
                 self.scope.cancel(reason="the conversation has failed")
 
+    def _check(self) -> None:
+        # Raised by the turn, although its scope may be cancelled: the failure is why.
+        if self.failure is not None:
+            raise self.failure
+
+    def _ask_turn(self, link: Link, prompt: str) -> CLIAnswer:
+        answer = CLIAnswer(str(uuid.uuid4()), self._costs)
+        self._current = self._listening = answer
+        if self._session_id is not None:
+            self._connection.ends.asked(self._session_id, answer.prompt_id)
+        link.send(prompt_line(prompt, answer.prompt_id))
+        return answer
+
     def _remember(self, answer: CLIAnswer) -> None:
         """Take the turn for good, if its result was received."""
         if answer.given is not None:
-            answer.remembered = True
-            session_id = answer.given.session_id
-            if session_id is not None and answer.last_id is not None:
-                self._session_id = session_id
-                self._connection.remember_end(session_id, answer.last_id)
+            answer.remembered = self._has_past = True
+            self._session_id = answer.given.session_id or self._session_id
+            if self._session_id is not None:
+                self._connection.ends.answered(self._session_id, answer.last_id)
 
-    async def _give(self, program: _Program, link: Link, settings: Mapping[str, Any]) -> None:
-        """Let the program have this model and permission mode."""
-        for name, value in settings.items():
-            if program.settings[name] == value:
+    async def _give(self, program: _Program, link: Link, overrides: Mapping[str, Any]) -> None:
+        """Let the program have the model and the permission mode that this turn is to have."""
+        for name, value in {**self._settings, **overrides}.items():
+            # The agent's own rules may have changed the mode, so one that a call wants is said.
+            said_anyway = name == "permission_mode" and name in overrides
+            if name in program.given and program.given[name] == value and not said_anyway:
                 continue
             if name == "model":
                 request = {"subtype": "set_model", "model": value}
             else:
                 first = program.info.get("current_permission_mode", "default")
                 request = {"subtype": "set_permission_mode", "mode": value or first}
+            program.given.pop(name, None)
             try:
                 await self._ask(link, request)
             except ControlError as exc:
                 if link.failure is not None:
                     raise link.failure from None
-                raise ConfigurationError(f"{name}={value!r} for this turn: {exc}") from exc
-            program.settings[name] = value
+                raise ConfigurationError(
+                    f"{name} cannot be {value!r} for this turn: {exc}"
+                ) from exc
+            program.given[name] = value
 
     # ---- what was left ----
 
     async def _recover(self, program: _Program, link: Link, answer: CLIAnswer) -> None:
         """Take a turn that was left out of the conversation, or stop the program."""
         taken_out = False
-        try:
-            with trio.move_on_after(self._backend.interrupt_timeout):
-                while not answer.ended:
-                    await self._ask(link, {"subtype": "interrupt"})
-                    with trio.move_on_after(_INTERRUPT_AGAIN_SECONDS):
-                        await answer.wait_ended()
-                request = {
-                    "subtype": "rewind_conversation",
-                    "target_message_uuid": answer.prompt_id,
-                    "last_seen_user_message_uuid": answer.prompt_id,
-                }
-                taken_out = (await self._ask(link, request)).get("rewound") is True
-        except ControlError:
-            pass  # it is too old for that, or has ended, which is told elsewhere
-        if not taken_out and program is self._program and self.failure is None:
+        with suppress(ControlError), trio.move_on_after(self._backend.interrupt_timeout):
+            while not answer.ended:
+                await self._ask(link, {"subtype": "interrupt"})
+                with trio.move_on_after(_INTERRUPT_AGAIN_SECONDS):
+                    await answer.wait_ended()
+            taken_out = await self._rewind(link, answer.prompt_id)
+        if not taken_out and link.failure is None:  # else it has ended by itself
             self._program = None
             program.scope.cancel(reason="the program did not let go of a turn")
             await program.over.wait()
         self._recovered.set()
+
+    async def _rewind(self, link: Link, prompt_id: str) -> bool:
+        """Whether a prompt, and what came of it, was taken out of the conversation."""
+        request = {
+            "subtype": "rewind_conversation",
+            "target_message_uuid": prompt_id,
+            "last_seen_user_message_uuid": prompt_id,
+        }
+        return (await self._ask(link, request)).get("rewound") is True
 
     # ---- beside turns ----
 
     async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Ask the program for something beside the turns."""
         program, link = await self._program_for_others()
-        response = await self._ask(link, request)
         match request:
-            case {"subtype": "set_model", "model": model}:
-                self._settings["model"] = program.settings["model"] = model
-            case {"subtype": "set_permission_mode", "mode": mode}:
-                self._settings["permission_mode"] = program.settings["permission_mode"] = mode
+            case {"subtype": "set_model", "model": value}:
+                name = "model"
+            case {"subtype": "set_permission_mode", "mode": value}:
+                name = "permission_mode"
+            case _:
+                return await self._ask(link, request)
+        program.given.pop(name, None)
+        response = await self._ask(link, request)
+        self._settings[name] = program.given[name] = value
         return response
 
     async def info(self) -> Mapping[str, Any]:
@@ -310,7 +337,8 @@ class CLIConversation(Conversation, Controllable):
 
     async def _run(self, program: _Program) -> None:
         self._costs.restart()
-        options, resume_at = self._options_now()
+        options = self._options_now()
+        end = self._connection.ends.of(options.resume)
         introduction, hooks = initialize(options)
         callbacks = Callbacks(options.can_use_tool, hooks, self._servers)
 
@@ -321,10 +349,10 @@ class CLIConversation(Conversation, Controllable):
                 raise
             except Exception as exc:
                 self._fail(exc)
-                raise Refused(f"the callback failed: {exc!r}") from exc
+                return callbacks.stop(request)
 
         async with open_program(
-            [self._connection.program, *arguments(options, resume_at=resume_at)],
+            [self._connection.program, *arguments(options, resume_at=end.last_id)],
             files=files(options),
             env=environment(options, self._connection.variables()),
             cwd=None if options.cwd is None else os.fspath(options.cwd),
@@ -337,43 +365,49 @@ class CLIConversation(Conversation, Controllable):
                 on_lines=self._take,
                 on_request=respond,
                 on_stderr=options.stderr,
+                on_end=lambda failure: self._died(program, failure),
             )
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._introduce, program, link, introduction)
+                    nursery.start_soon(self._introduce, program, link, introduction, end)
                     await link.run()
-                assert link.failure is not None
-                self._died(program, link.failure)
             finally:
-                link.end(trio.ClosedResourceError("the program was stopped"))
-                if self._answer is not None and not self._answer.ended:
+                link.close(trio.ClosedResourceError("the program was stopped"))
+                if self._listening is not None and not self._listening.ended:
                     # Else it would go on with the turn, though its input has ended.
                     await link.say_last(control_request("last", {"subtype": "interrupt"}))
 
-    def _options_now(self) -> tuple[SessionOptions, str | None]:
-        """What the next program is started with, and the message that it resumes at."""
+    def _options_now(self) -> SessionOptions:
+        """What the next program is started with."""
         options = attrs.evolve(self._options, **self._settings)
-        if self._session_id is not None:
-            options = attrs.evolve(
-                options, resume=self._session_id, continue_conversation=None, fork_session=None
-            )
-        return options, self._connection.end_of(options.resume)
+        if self._session_id is None or not self._has_past:
+            return options
+        return attrs.evolve(
+            options, resume=self._session_id, continue_conversation=None, fork_session=None
+        )
 
     async def _introduce(
-        self, program: _Program, link: Link, introduction: Mapping[str, Any]
+        self, program: _Program, link: Link, introduction: Mapping[str, Any], end: End
     ) -> None:
         """Say what the session is like; then the program is ready."""
         try:
             program.info = await link.request(introduction, self._backend.initialize_timeout)
         except ControlError as exc:
             link.end(link.died(str(exc)))
-        else:
-            program.link = link
-            program.settled.set()
+            return
+        if end.last_id is None and end.left is not None:
+            with suppress(ControlError):  # an older program cannot
+                await self._rewind(link, end.left)
+        program.link = link
+        program.settled.set()
 
     def _take(self, lines: list[JSONLine]) -> None:
-        if self._answer is not None:
-            self._answer.take(lines)
+        answer = self._listening
+        if answer is not None:
+            answer.take(lines)
+            if answer.session_id not in (None, self._session_id) and not answer.ended:
+                self._session_id = answer.session_id
+                self._connection.ends.asked(answer.session_id, answer.prompt_id)
 
     async def _serve(self, server: InProcessServer) -> None:
         try:
@@ -398,15 +432,15 @@ class CLIConversation(Conversation, Controllable):
 
     def _fail(self, failure: Exception) -> None:
         """End the turn with this; or the conversation, if there is none."""
-        if self._in_turn and self._answer is not None and not self._answer.ended:
-            self._answer.fail(failure)
+        if self._current is not None and not self._current.ended:
+            self._current.fail(failure)
         else:
             self._end(failure)
 
     def _end(self, failure: Exception) -> None:
         if self.failure is None:
             self.failure = failure
-        if not self._in_turn:
+        if self._current is not None:
+            self._current.fail(failure)
+        elif not self._in_turn:
             self.scope.cancel(reason="the conversation has failed")
-        elif self._answer is not None:
-            self._answer.fail(failure)

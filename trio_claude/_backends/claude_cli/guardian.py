@@ -8,6 +8,7 @@ its own input has ended too; then it is terminated, and killed.
 Run as a script of its own, with the standard library alone and as little of that as will do.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -82,14 +83,16 @@ def wait_gone(programs: dict[int, str]) -> dict[int, str]:
 
 def main() -> None:
     """Keep the list; when the input ends, see to it that nobody on it is left."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever stops all that there is needs it still
     programs: dict[int, str] = {}
-    folders: dict[int, str] = {}
+    folders: dict[int, str | None] = {}
     for line in sys.stdin.buffer:
-        group, mark, folder = os.fsdecode(line).rstrip("\n").split(" ", 2)
-        if mark:
-            programs[int(group)], folders[int(group)] = mark, folder
+        group, mark, folder = json.loads(line)
+        if mark is not None:
+            programs[group], folders[group] = mark, folder
         else:
-            del programs[int(group)], folders[int(group)]
+            programs.pop(group, None)
+            folders.pop(group, None)
     programs = wait_gone(programs)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for left, mark in programs.items():

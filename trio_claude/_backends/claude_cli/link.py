@@ -49,6 +49,8 @@ class Link:
       on_lines: called with the lines that came together and belong to no request.
       on_request: answers what the program asks for; raises `Refused`.
       on_stderr: called with each line of its standard error.
+      on_end: called with what it ends with by itself, at once: what is asked of us by then may take
+        its time to be left.
     """
 
     failure: Exception | None
@@ -62,6 +64,7 @@ class Link:
         on_lines: Callable[[list[JSONLine]], None],
         on_request: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]],
         on_stderr: Callable[[str], object] | None,
+        on_end: Callable[[Exception], None],
     ) -> None:
         self.failure = None
         self._process = process
@@ -69,6 +72,7 @@ class Link:
         self._on_lines = on_lines
         self._on_request = on_request
         self._on_stderr = on_stderr
+        self._on_end = on_end
         self._outgoing: deque[bytes] = deque()
         self._to_write = trio.Event()
         self._cut = False  # whether a line was written in part only
@@ -138,7 +142,13 @@ class Link:
                     self.end(self.died("the claude program ended"))
 
     def end(self, failure: Exception) -> None:
-        """End it, and let everybody who waits have this failure; the first one counts."""
+        """End it with this; the first one counts."""
+        if self.failure is None:
+            self.close(failure)
+            self._on_end(failure)
+
+    def close(self, failure: Exception) -> None:
+        """Let nobody wait for it any more; they get this failure."""
         if self.failure is None:
             self.failure = failure
         for asked in self._asked.values():
@@ -210,7 +220,8 @@ class Link:
         except Refused as exc:
             self.send(control_error(request_id, str(exc)))
         finally:
-            self._answering.pop(request_id, None)
+            if self._answering.get(request_id) is scope:  # else it was used twice
+                del self._answering[request_id]
 
     async def _write(self) -> None:
         while True:

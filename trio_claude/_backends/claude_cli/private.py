@@ -7,6 +7,8 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..._errors import ProcessError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -20,12 +22,22 @@ def private_files(files: Mapping[str, str]) -> Iterator[tuple[list[str], str | N
 
     Returns:
       The flags with the files' paths, and the folder that these are in, if there are any.
+
+    Raises:
+      ProcessError: they cannot be written.
     """
     if not files:
         yield [], None
         return
-    with tempfile.TemporaryDirectory(prefix="trio-claude-") as folder:  # with the mode 0700
+    with _private_folder() as folder:
         yield [_write(folder, flag, text) for flag, text in files.items()], folder
+
+
+def _private_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="trio-claude-")  # with the mode 0700
+    except OSError as exc:
+        raise ProcessError(f"cannot write the files for the claude program: {exc}") from exc
 
 
 def _write(folder: str, flag: str, text: str) -> str:

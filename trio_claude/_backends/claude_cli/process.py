@@ -7,6 +7,7 @@ leaves running) can be stopped with it.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -44,17 +45,19 @@ class Guard:
 
     async def add(self, group: int, mark: str, folder: str | None) -> None:
         """Have a program stopped, and the folder with its files removed, if this one is killed."""
-        await self._tell(f"{group} {mark} {folder or ''}")
+        await self._tell(group, mark, folder)
 
     async def remove(self, group: int) -> None:
         """It is gone, and so are its files."""
-        await self._tell(f"{group}  ")
+        await self._tell(group, None, None)
 
-    async def _tell(self, line: str) -> None:
+    async def _tell(self, *entry: int | str | None) -> None:
         assert self._process.stdin is not None
         try:
-            async with self._telling:
-                await self._process.stdin.send_all(os.fsencode(line) + b"\n")
+            # Shielded: half a line would spoil those that follow. It is soon read, if at all.
+            with trio.CancelScope(shield=True):
+                async with self._telling:
+                    await self._process.stdin.send_all(json.dumps(entry).encode() + b"\n")
         except trio.BrokenResourceError:
             # No reason to end a session for; all that is lost is a help in a worse case.
             logger.warning(
@@ -69,6 +72,8 @@ async def open_guard() -> AsyncIterator[Guard]:
     """Start a guardian; it ends with the block, or when this program does."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-I", "-S", guardian.__file__],
+        # It must not be taken for one of the programs, where we are below one ourselves.
+        env={name: text for name, text in os.environ.items() if name != MARK},
         stdin=subprocess.PIPE,
         # It outlives this program by seconds, for which nobody is to wait who reads from it.
         stdout=subprocess.DEVNULL,

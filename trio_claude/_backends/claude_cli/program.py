@@ -60,6 +60,8 @@ def find_program(cli_path: str | None) -> str:
 
 
 def _what_is_wrong(path: str) -> str:
+    if os.path.basename(path) == path:
+        return f"PATH has no such program; one in this folder would be './{path}'"
     if os.path.isdir(path):
         return "that is a folder: name the program in it"
     if os.path.exists(path):

@@ -63,6 +63,11 @@ class CLIAnswer(Answer, trio.abc.ReceiveChannel[Event]):
         """The id of the last message, by which the program finds the turn's end."""
         return self._decoder.last_id
 
+    @property
+    def session_id(self) -> str | None:
+        """The program's id of the conversation, once it has said so."""
+        return self._decoder.session_id
+
     def take(self, lines: Sequence[JSONLine]) -> None:
         """Take the lines that came together."""
         events: list[Event] = []
