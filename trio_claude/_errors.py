@@ -149,7 +149,8 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the API key or token is not accepted."""
+    """401: the API key or token is not accepted. On the ``claude`` program also, without a status,
+    that it has none."""
 
 
 class BillingError(APIStatusError):
@@ -266,6 +267,13 @@ class ControlError(TrioClaudeError):
 
     The session is fine.
     """
+
+    refused: bool
+    """Whether it was refused; else nobody knows whether it was done."""
+
+    def __init__(self, message: str = "", *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class SupervisorError(TrioClaudeError):

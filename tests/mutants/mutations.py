@@ -43,6 +43,7 @@ _JSON_LINES = "_wire/jsonlines.py"
 _STREAM_JSON = "_wire/stream_json.py"
 _CLI = "_backends/claude_cli/"
 _CONVERSATION = _CLI + "conversation.py"
+_PROGRAMS = _CLI + "programs.py"
 _LINK = _CLI + "link.py"
 _PROCESS = _CLI + "process.py"
 
@@ -990,7 +991,7 @@ MUTATIONS = (
     Mutation(
         "left-turn-is-kept",
         _CONVERSATION,
-        'taken_out = (await self._ask(link, request)).get("rewound") is True',
+        "taken_out = await program.rewind(answer.prompt_id)",
         "taken_out = True",
         "what was left is in nobody's conversation",
     ),
@@ -1004,22 +1005,22 @@ MUTATIONS = (
     Mutation(
         "stuck-program-stays",
         _CONVERSATION,
-        "if not taken_out and program is self._program and self.failure is None:",
+        "if not taken_out and program.failure is None:",
         "if False:",
         "a program that doesn't let go is replaced",
     ),
     Mutation(
         "death-between-turns",
         _CONVERSATION,
-        "        if not self._in_turn:\n",
-        "        if False:\n",
+        "        elif not self._in_turn:\n",
+        "        elif False:\n",
         "a program that ends while nobody asks has crashed, too",
     ),
     Mutation(
         "resumed-with-the-lost-turn",
-        _CONVERSATION,
-        "return options, self._connection.end_of(options.resume)",
-        "return options, None",
+        _PROGRAMS,
+        "end = self._connection.ends.of(options.resume)",
+        "end = self._connection.ends.of(None)",
         "a conversation is resumed where its last good turn ended",
     ),
     Mutation(
@@ -1070,6 +1071,27 @@ MUTATIONS = (
         "before_result = len(self._ready) - isinstance(self._ready[-1], ResultMessage)",
         "before_result = len(self._ready)",
         "a result is lent by itself",
+    ),
+    Mutation(
+        "mode-of-one-turn-stays",
+        _PROGRAMS,
+        "        self.given.pop(name, None)\n",
+        "",
+        "what a cancelled turn was given is not known, and said again",
+    ),
+    Mutation(
+        "death-in-recovery",
+        _CONVERSATION,
+        "if not taken_out and program.failure is None:",
+        "if not taken_out:",
+        "a program that dies while a turn is taken out of it has crashed",
+    ),
+    Mutation(
+        "failed-hook-lets-pass",
+        _PROGRAMS,
+        "                return callbacks.stop(request)\n",
+        '                raise Refused("it failed") from None\n',
+        "what a callback failed to decide on doesn't happen",
     ),
     Mutation(
         "resumed-for-ever",

@@ -15,29 +15,18 @@ conversation's block is cancelled, and raises it.
 
 from __future__ import annotations
 
-import os
 import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, final
 
-import attrs
 import trio
 
 from ..._errors import ConfigurationError, ControlError, ProcessError, ProtocolError
-from ..._wire.cli_arguments import (
-    arguments,
-    changes,
-    environment,
-    files,
-    in_process_servers,
-    initialize,
-)
-from ..._wire.stream_json import CostLedger, control_request, prompt_line
+from ..._wire.cli_arguments import changes, in_process_servers
+from ..._wire.stream_json import prompt_line
 from ..base import Controllable, Conversation
-from .callbacks import Callbacks
-from .link import Link, Refused
 from .mcp_bridge import InProcessServer
-from .process import open_program
+from .programs import Program, Programs
 from .turn import CLIAnswer
 
 if TYPE_CHECKING:
@@ -47,26 +36,9 @@ if TYPE_CHECKING:
     from ..._options import SessionOptions
     from ..._wire.jsonlines import JSONLine
     from .backend import CLIConnection
-    from .ends import End
-
-DEFAULT_MAX_BUFFER_SIZE = 32 * 1024 * 1024
 
 # A program that is interrupted before it has begun doesn't notice, so it is told again.
 _INTERRUPT_AGAIN_SECONDS = 0.2
-
-
-class _Program:
-    """One process of the conversation: being started, running, or over."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.given = dict(settings)
-        """The model and the permission mode that it was given; none while that is not known."""
-        self.scope = trio.CancelScope()
-        self.link: Link | None = None
-        self.info: Mapping[str, Any] = {}
-        self.failure: Exception | None = None
-        self.settled = trio.Event()  # ready, or over
-        self.over = trio.Event()
 
 
 @asynccontextmanager
@@ -126,18 +98,19 @@ class CLIConversation(Conversation, Controllable):
     ) -> None:
         self.failure = None
         self.scope = trio.CancelScope()
-        self._backend = connection.backend
-        self._connection = connection
+        self._interrupt_timeout = connection.backend.interrupt_timeout
+        self._ends = connection.ends
         self._options = options
         self._servers = servers
-        self._settings: dict[str, Any] = {
-            "model": options.model,
-            "permission_mode": options.permission_mode,
-        }
-        self._costs = CostLedger()
-        self._program: _Program | None = None
-        self._needed = trio.Event()  # a program
-        self._closed = False
+        self._programs = Programs(
+            connection,
+            options,
+            servers,
+            on_lines=self._take,
+            on_failure=self._fail,
+            on_death=self._end,
+            is_unfinished=lambda: self._listening is not None and not self._listening.ended,
+        )
         self._in_turn = False
         self._current: CLIAnswer | None = None  # the turn's, while its block is open
         self._listening: CLIAnswer | None = None  # whose lines they are
@@ -149,7 +122,7 @@ class CLIConversation(Conversation, Controllable):
     def begin(self, nursery: trio.Nursery) -> None:
         """Start its tasks."""
         self._nursery = nursery
-        nursery.start_soon(self._run_programs)
+        nursery.start_soon(self._programs.run)
         for server in self._servers.values():
             nursery.start_soon(self._serve, server)
 
@@ -159,7 +132,12 @@ class CLIConversation(Conversation, Controllable):
         Raises:
           ConfigurationError, ProcessError, ProtocolError: what that failed of.
         """
-        await self._ready_program()
+        await self._programs.ready()
+
+    def close(self) -> None:
+        """Let nobody wait for it any more."""
+        self._programs.close()
+        self._recovered.set()
 
     # ---- turns ----
 
@@ -182,10 +160,10 @@ class CLIConversation(Conversation, Controllable):
         self._in_turn = True
         try:
             self._check()
-            program, link = await self._ready_program()
-            await self._give(program, link, overrides)
+            program = await self._ready_program()
+            await self._give(program, overrides)
             self._check()
-            answer = self._ask_turn(link, prompt)
+            answer = self._ask_turn(program, prompt)
             try:
                 yield answer
                 self._remember(answer)
@@ -194,7 +172,7 @@ class CLIConversation(Conversation, Controllable):
                 answer.hang_up()
                 if not answer.remembered:
                     self._recovered = trio.Event()
-                    self._nursery.start_soon(self._recover, program, link, answer)
+                    self._nursery.start_soon(self._recover, program, answer)
         finally:
             self._in_turn = False
             if self.failure is not None:
@@ -205,230 +183,107 @@ class CLIConversation(Conversation, Controllable):
         if self.failure is not None:
             raise self.failure
 
-    def _ask_turn(self, link: Link, prompt: str) -> CLIAnswer:
-        answer = CLIAnswer(str(uuid.uuid4()), self._costs)
+    async def _ready_program(self) -> Program:
+        """One that has no turn left in it."""
+        await self._recovered.wait()
+        return await self._programs.ready()
+
+    def _ask_turn(self, program: Program, prompt: str) -> CLIAnswer:
+        answer = CLIAnswer(str(uuid.uuid4()), self._programs.costs)
         self._current = self._listening = answer
         if self._session_id is not None:
-            self._connection.ends.asked(self._session_id, answer.prompt_id)
-        link.send(prompt_line(prompt, answer.prompt_id))
+            self._ends.asked(self._session_id, answer.prompt_id)
+        program.send(prompt_line(prompt, answer.prompt_id))
         return answer
-
-    def _remember(self, answer: CLIAnswer) -> None:
-        """Take the turn for good, if its result was received."""
-        if answer.given is not None:
-            answer.remembered = self._has_past = True
-            self._session_id = answer.given.session_id or self._session_id
-            if self._session_id is not None:
-                self._connection.ends.answered(self._session_id, answer.last_id)
-
-    async def _give(self, program: _Program, link: Link, overrides: Mapping[str, Any]) -> None:
-        """Let the program have the model and the permission mode that this turn is to have."""
-        for name, value in {**self._settings, **overrides}.items():
-            # The agent's own rules may have changed the mode, so one that a call wants is said.
-            said_anyway = name == "permission_mode" and name in overrides
-            if name in program.given and program.given[name] == value and not said_anyway:
-                continue
-            if name == "model":
-                request = {"subtype": "set_model", "model": value}
-            else:
-                first = program.info.get("current_permission_mode", "default")
-                request = {"subtype": "set_permission_mode", "mode": value or first}
-            program.given.pop(name, None)
-            try:
-                await self._ask(link, request)
-            except ControlError as exc:
-                if link.failure is not None:
-                    raise link.failure from None
-                raise ConfigurationError(
-                    f"{name} cannot be {value!r} for this turn: {exc}"
-                ) from exc
-            program.given[name] = value
-
-    # ---- what was left ----
-
-    async def _recover(self, program: _Program, link: Link, answer: CLIAnswer) -> None:
-        """Take a turn that was left out of the conversation, or stop the program."""
-        taken_out = False
-        with suppress(ControlError), trio.move_on_after(self._backend.interrupt_timeout):
-            while not answer.ended:
-                await self._ask(link, {"subtype": "interrupt"})
-                with trio.move_on_after(_INTERRUPT_AGAIN_SECONDS):
-                    await answer.wait_ended()
-            taken_out = await self._rewind(link, answer.prompt_id)
-        if not taken_out and link.failure is None:  # else it has ended by itself
-            self._program = None
-            program.scope.cancel(reason="the program did not let go of a turn")
-            await program.over.wait()
-        self._recovered.set()
-
-    async def _rewind(self, link: Link, prompt_id: str) -> bool:
-        """Whether a prompt, and what came of it, was taken out of the conversation."""
-        request = {
-            "subtype": "rewind_conversation",
-            "target_message_uuid": prompt_id,
-            "last_seen_user_message_uuid": prompt_id,
-        }
-        return (await self._ask(link, request)).get("rewound") is True
-
-    # ---- beside turns ----
-
-    async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Ask the program for something beside the turns."""
-        program, link = await self._program_for_others()
-        match request:
-            case {"subtype": "set_model", "model": value}:
-                name = "model"
-            case {"subtype": "set_permission_mode", "mode": value}:
-                name = "permission_mode"
-            case _:
-                return await self._ask(link, request)
-        program.given.pop(name, None)
-        response = await self._ask(link, request)
-        self._settings[name] = program.given[name] = value
-        return response
-
-    async def info(self) -> Mapping[str, Any]:
-        """What the program says of itself when it is started."""
-        program, _link = await self._program_for_others()
-        return program.info
-
-    async def _program_for_others(self) -> tuple[_Program, Link]:
-        # What it died of is the session's to raise; who asks from beside has only not been answered.
-        try:
-            return await self._ready_program()
-        except (ConfigurationError, ProcessError, ProtocolError) as exc:
-            raise ControlError(f"the claude program is not there to be asked: {exc}") from exc
-
-    async def _ask(self, link: Link, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await link.request(request, self._backend.control_timeout)
-
-    # ---- the program ----
-
-    async def _ready_program(self) -> tuple[_Program, Link]:
-        """The one that runs, with no turn left in it; or else another one, once that is ready."""
-        await self._recovered.wait()
-        if self._program is None and not self._closed:
-            self._program = _Program(self._settings)
-            self._needed.set()
-        if self._program is not None:
-            program = self._program
-            await program.settled.wait()
-            if program.failure is not None:
-                raise program.failure
-            if program.link is not None and not self._closed:
-                return program, program.link
-        raise ControlError("the session's program was stopped")
-
-    async def _run_programs(self) -> None:
-        # One task for all of them, the conversation's own: what the program asks for is answered
-        # in its context, so that a callback is known to be inside of the session.
-        while True:
-            await self._needed.wait()
-            self._needed = trio.Event()
-            assert self._program is not None
-            program = self._program
-            try:
-                with program.scope:
-                    await self._run(program)
-            except Exception as exc:
-                self._died(program, exc)
-            finally:
-                program.over.set()
-
-    async def _run(self, program: _Program) -> None:
-        self._costs.restart()
-        options = self._options_now()
-        end = self._connection.ends.of(options.resume)
-        introduction, hooks = initialize(options)
-        callbacks = Callbacks(options.can_use_tool, hooks, self._servers)
-
-        async def respond(request: Mapping[str, Any]) -> Mapping[str, Any]:
-            try:
-                return await callbacks.answer(request)
-            except Refused:
-                raise
-            except Exception as exc:
-                self._fail(exc)
-                return callbacks.stop(request)
-
-        async with open_program(
-            [self._connection.program, *arguments(options, resume_at=end.last_id)],
-            files=files(options),
-            env=environment(options, self._connection.variables()),
-            cwd=None if options.cwd is None else os.fspath(options.cwd),
-            guard=self._connection.guard,
-            close_timeout=self._backend.close_timeout,
-        ) as process:
-            link = Link(
-                process,
-                max_size=options.max_buffer_size or DEFAULT_MAX_BUFFER_SIZE,
-                on_lines=self._take,
-                on_request=respond,
-                on_stderr=options.stderr,
-                on_end=lambda failure: self._died(program, failure),
-            )
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._introduce, program, link, introduction, end)
-                    await link.run()
-            finally:
-                link.close(trio.ClosedResourceError("the program was stopped"))
-                if self._listening is not None and not self._listening.ended:
-                    # Else it would go on with the turn, though its input has ended.
-                    await link.say_last(control_request("last", {"subtype": "interrupt"}))
-
-    def _options_now(self) -> SessionOptions:
-        """What the next program is started with."""
-        options = attrs.evolve(self._options, **self._settings)
-        if self._session_id is None or not self._has_past:
-            return options
-        return attrs.evolve(
-            options, resume=self._session_id, continue_conversation=None, fork_session=None
-        )
-
-    async def _introduce(
-        self, program: _Program, link: Link, introduction: Mapping[str, Any], end: End
-    ) -> None:
-        """Say what the session is like; then the program is ready."""
-        try:
-            program.info = await link.request(introduction, self._backend.initialize_timeout)
-        except ControlError as exc:
-            link.end(link.died(str(exc)))
-            return
-        if end.last_id is None and end.left is not None:
-            with suppress(ControlError):  # an older program cannot
-                await self._rewind(link, end.left)
-        program.link = link
-        program.settled.set()
 
     def _take(self, lines: list[JSONLine]) -> None:
         answer = self._listening
         if answer is not None:
             answer.take(lines)
             if answer.session_id not in (None, self._session_id) and not answer.ended:
-                self._session_id = answer.session_id
-                self._connection.ends.asked(answer.session_id, answer.prompt_id)
+                self._ends.asked(answer.session_id, answer.prompt_id)
+                self._is_called(answer.session_id)
+
+    def _is_called(self, session_id: str) -> None:
+        """The program says how the conversation is called."""
+        self._session_id = session_id
+        if self._has_past:
+            self._programs.resume = session_id
+
+    def _remember(self, answer: CLIAnswer) -> None:
+        """Take the turn for good, if its result was received."""
+        if answer.given is not None:
+            answer.remembered = self._has_past = True
+            session_id = answer.given.session_id or self._session_id
+            if session_id is not None:
+                self._ends.answered(session_id, answer.last_id)
+                self._is_called(session_id)
+
+    async def _give(self, program: Program, overrides: Mapping[str, Any]) -> None:
+        """Let the program have the model and the permission mode that this turn is to have."""
+        for name, value in {**self._programs.settings, **overrides}.items():
+            # The agent's own rules may have changed the mode, so one that a call wants is said.
+            said_anyway = name == "permission_mode" and name in overrides
+            if name in program.given and program.given[name] == value and not said_anyway:
+                continue
+            try:
+                await program.give(name, value)
+            except ControlError as exc:
+                if program.failure is not None:
+                    raise program.failure from None
+                raise ConfigurationError(
+                    f"{name} cannot be {value!r} for this turn: {exc}"
+                ) from exc
+
+    # ---- what was left ----
+
+    async def _recover(self, program: Program, answer: CLIAnswer) -> None:
+        """Take a turn that was left out of the conversation, or stop the program."""
+        taken_out = False
+        with suppress(ControlError), trio.move_on_after(self._interrupt_timeout):
+            while not answer.ended:
+                await program.ask({"subtype": "interrupt"})
+                with trio.move_on_after(_INTERRUPT_AGAIN_SECONDS):
+                    await answer.wait_ended()
+            taken_out = await program.rewind(answer.prompt_id)
+        if not taken_out and program.failure is None:  # else it has ended by itself
+            await self._programs.stop(program)
+        self._recovered.set()
+
+    # ---- beside turns ----
+
+    async def control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask the program for something beside the turns."""
+        program = await self._program_for_others()
+        match request:
+            case {"subtype": "set_model", "model": value}:
+                name = "model"
+            case {"subtype": "set_permission_mode", "mode": value}:
+                name = "permission_mode"
+            case _:
+                return await program.ask(request)
+        response = await program.give(name, value)
+        self._programs.settings[name] = value
+        return response
+
+    async def info(self) -> Mapping[str, Any]:
+        """What the program says of itself when it is started."""
+        return (await self._program_for_others()).info
+
+    async def _program_for_others(self) -> Program:
+        # What it died of is the session's to raise; who asks from beside has only not been answered.
+        try:
+            return await self._ready_program()
+        except (ConfigurationError, ProcessError, ProtocolError) as exc:
+            raise ControlError(f"the claude program is not there to be asked: {exc}") from exc
+
+    # ---- its end ----
 
     async def _serve(self, server: InProcessServer) -> None:
         try:
             await server.serve()
         except Exception as exc:
             self._fail(exc)
-
-    # ---- its end ----
-
-    def close(self) -> None:
-        """Let nobody wait for it any more."""
-        self._closed = True
-        self._recovered.set()
-        if self._program is not None:
-            self._program.settled.set()
-
-    def _died(self, program: _Program, failure: Exception) -> None:
-        program.failure = failure
-        program.settled.set()
-        if program is self._program:
-            self._end(failure)
 
     def _fail(self, failure: Exception) -> None:
         """End the turn with this; or the conversation, if there is none."""

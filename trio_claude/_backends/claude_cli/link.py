@@ -115,7 +115,7 @@ class Link:
         if asked.response is not None:
             return asked.response
         if asked.error is not None:
-            raise ControlError(f"the claude program refused {what!r}: {asked.error}")
+            raise ControlError(f"the claude program refused {what!r}: {asked.error}", refused=True)
         if scope.cancelled_caught:
             raise ControlError(f"the claude program did not answer {what!r} within {within:g} s")
         raise ControlError(
