@@ -70,7 +70,24 @@ def test_they_are_values() -> None:
         (
             HookMatcher,
             "matcher",
-            ["", " ", ["Bash"], b"Bash", 1, "Bash(", "[Write", "Write|Edit)", "Bash\\"],
+            [
+                "",
+                " ",
+                ["Bash"],
+                b"Bash",
+                1,
+                "Bash(",
+                "[Write",
+                "Write|Edit)",
+                "Bash\\",
+                "**",
+                "*Bash",
+                "(?<tool",
+                "(?<1>Bash)",
+                "\\p{",
+                "x{99999999999999999999}",
+                "(" * 10_000 + ")" * 10_000,
+            ],
             "the name of a tool, or a regular expression",
         ),
         (
@@ -121,7 +138,25 @@ def test_a_hook_may_be_any_async_callable() -> None:
 
 
 @pytest.mark.parametrize(
-    "matcher", ["Bash", "Write|Edit", "mcp__.*", "^Notebook", "mcp__memory__(create|delete)_.+"]
+    "matcher",
+    [
+        "Bash",
+        "Write|Edit",
+        "mcp__.*",
+        "^Notebook",
+        "mcp__memory__(create|delete)_.+",
+        "*",
+        # JavaScript's.
+        "(?<tool>Write|Edit)",
+        "(?<!mcp__)(?<=x)Bash",
+        "\\p{L}+",
+        "\\P{Script=Greek}",
+        "Bash[^]",
+        "Bash|[]",
+        # Python warns of it.
+        "[[a]",
+        "[a&&b]",
+    ],
 )
 def test_a_matcher_is_a_name_or_an_expression(matcher: str) -> None:
     """It is kept as it was given, for it is the agent that matches with it."""

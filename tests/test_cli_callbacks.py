@@ -262,7 +262,7 @@ async def test_a_decision_that_the_program_would_pass_over(output: JSON, said: s
         {"continue": False, "stopReason": "enough"},
     ],
 )
-async def test_a_decision(output: JSON) -> None:
+async def test_a_decision_of_a_hook(output: JSON) -> None:
     """It reaches the program as it is."""
 
     async def hook(*_: object) -> JSON:
@@ -290,6 +290,48 @@ async def test_a_hook_that_raises() -> None:
     with pytest.raises(OSError, match="disk full") as caught:
         await callbacks(hook=hook).answer(HOOK)
     assert ["in a hook for PreToolUse"] == caught.value.__notes__
+
+
+# ---- where a callback failed ----
+
+FAILED = "what was to decide on this has failed"
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (PERMISSION, {"behavior": "deny", "message": FAILED, "interrupt": True}),
+        (
+            HOOK,
+            {
+                "continue": False,
+                "stopReason": FAILED,
+                "hookSpecificOutput": {
+                    "hookEventName": "PreToolUse",
+                    "permissionDecision": "deny",
+                    "permissionDecisionReason": FAILED,
+                },
+            },
+        ),
+        (
+            {**HOOK, "input": {"hook_event_name": "Stop"}},
+            {"continue": False, "stopReason": FAILED},
+        ),
+        ({**HOOK, "input": {}}, {"continue": False, "stopReason": FAILED}),
+        ({**HOOK, "input": None}, {"continue": False, "stopReason": FAILED}),
+    ],
+)
+def test_what_a_failed_callback_was_asked_about_does_not_happen(
+    request_: JSON, expected: JSON
+) -> None:
+    """The tool is denied, and the turn goes no further; why it failed is not the agent's to know."""
+    assert expected == callbacks().stop(request_)
+
+
+def test_where_nothing_depends_on_a_failure() -> None:
+    """The program is told that there is no answer."""
+    with pytest.raises(Refused, match=f"^{FAILED}$"):
+        callbacks().stop(MCP)
 
 
 # ---- tools of our own ----

@@ -90,6 +90,7 @@ class Ends:
     nursery: trio.Nursery
     batches: list[list[Line]] = attrs.field(factory=list)
     stderr: list[str] = attrs.field(factory=list)
+    told: list[Exception] = attrs.field(factory=list)
     over: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -133,16 +134,18 @@ async def linked(
     """A link that runs; it is told to end with the block."""
     batches: list[list[Line]] = []
     stderr: list[str] = []
+    told: list[Exception] = []
     link = Link(
         cast("trio.Process", program),
         max_size=max_size,
         on_lines=batches.append,
         on_request=on_request,
         on_stderr=stderr.append if on_stderr is None else on_stderr,
+        on_end=told.append,
     )
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            ends = Ends(link, cast("Program", program), nursery, batches, stderr)
+            ends = Ends(link, cast("Program", program), nursery, batches, stderr, told)
 
             async def run() -> None:
                 await link.run()
@@ -611,17 +614,71 @@ async def test_the_first_failure_counts(program: Program) -> None:
     async with linked(program) as ends:
         ends.link.end(OVER)
         ends.link.end(OSError("later"))
+        ends.link.close(OSError("later"))
         assert OVER is await ends.failure()
+        assert [OVER] == ends.told
+
+
+async def test_its_end_is_told_at_once(program: Program, autojump_clock: MockClock) -> None:
+    """What is asked of us may take its time to be left; nobody waits for that."""
+
+    async def respond(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(20)
+        return {}
+
+    async with linked(program, on_request=respond) as ends:
+        await program.write(asks("r1"), b"{nonsense\n")
+        await wait_all_tasks_blocked()
+        assert not ends.over.is_set()
+        assert isinstance(ends.link.failure, ProtocolError)
+        assert [ends.link.failure] == ends.told
+        assert ends.told == [await ends.failure()]
+        assert 20 == trio.current_time()
+
+
+async def test_a_link_that_is_closed(program: Program, autojump_clock: MockClock) -> None:
+    """Whoever waits gets that failure, and nobody is told; what it ends with later says less."""
+    async with linked(program) as ends:
+        answers: list[object] = []
+        ends.ask("mcp_status", answers)
+        await program.hear()
+        ends.link.close(OVER)
+        assert OVER is await ends.failure()
+        ends.ask("mcp_status", answers)
+        await wait_all_tasks_blocked()
+        ends.link.end(OSError("later"))
+        assert OVER is ends.link.failure
+        assert [] == ends.told
+        assert [OVER, OVER] == [
+            error.__cause__ for error in answers if isinstance(error, ControlError)
+        ]
+        assert 0 == trio.current_time()
+
+
+async def test_who_still_waits_when_a_link_that_failed_is_closed(program: Program) -> None:
+    """They are told, too, with what it failed of."""
+    async with linked(program) as ends:
+        answers: list[object] = []
+        ends.link.end(OVER)
+        ends.ask("mcp_status", answers)
+        ends.link.close(OSError("later"))
+        await wait_all_tasks_blocked()
+        (error,) = answers
+        assert isinstance(error, ControlError)
+        assert OVER is error.__cause__
 
 
 async def test_a_link_can_be_cancelled(program: Program) -> None:
     """It has not ended by itself then."""
+    told: list[Exception] = []
     link = Link(
         cast("trio.Process", program),
         max_size=100,
         on_lines=lambda _: None,
         on_request=_refuse,
         on_stderr=None,
+        on_end=told.append,
     )
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -630,6 +687,7 @@ async def test_a_link_can_be_cancelled(program: Program) -> None:
             scope.cancel()
     assert scope.cancelled_caught
     assert link.failure is None
+    assert [] == told
 
 
 # ---- standard error ----
@@ -722,12 +780,14 @@ async def test_a_callback_for_standard_error_that_raises(program: Program) -> No
 
 async def test_without_a_callback(program: Program, autojump_clock: MockClock) -> None:
     """It is read and kept all the same."""
+    told: list[Exception] = []
     link = Link(
         cast("trio.Process", program),
         max_size=100,
         on_lines=lambda _: None,
         on_request=_refuse,
         on_stderr=None,
+        on_end=told.append,
     )
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -735,6 +795,7 @@ async def test_without_a_callback(program: Program, autojump_clock: MockClock) -
             await program.die(1, b"why")
     assert isinstance(link.failure, ProcessError)
     assert "why" == link.failure.stderr
+    assert [link.failure] == told
 
 
 # ---- last words of ours ----
@@ -826,5 +887,5 @@ async def test_the_program_uses_an_id_twice() -> None:
         await program.write(asks("r1"), asks("r1"))
         await wait_all_tasks_blocked()
         gate.set()
-        await wait_all_tasks_blocked()
-        assert 2 == program.said().count(b'"r1"')
+        heard = [await program.hear() for _ in range(2)]
+        assert ["r1", "r1"] == [line["response"]["request_id"] for line in heard]

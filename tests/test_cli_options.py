@@ -151,7 +151,7 @@ CLI_TABLE: dict[str, tuple[list[Any], list[Any], str]] = {
 SERVER_WORDS = (
     "must be a mapping with a 'command' or a 'url', or a server object of the mcp package, not "
 )
-FLAG_WORDS = "is no long flag, such as '--name' or 'name'"
+FLAG_WORDS = "is no long flag, such as '--name' or 'name'; its value is the other half of the item"
 
 # Each option that has items: one that is wrong, where it is, and how that is said.
 WRONG_ITEMS: list[tuple[str, Any, Any, str]] = [
@@ -201,6 +201,16 @@ WRONG_ITEMS: list[tuple[str, Any, Any, str]] = [
     *(
         ("extra_args", flag, None, f"extra_args: {flag!r} {FLAG_WORDS}")
         for flag in ("-p", "--p", "", "--", "a b", "name\n", "---name", 1)
+    ),
+    *(
+        ("extra_args", flag, None, f"extra_args: {shown} {FLAG_WORDS}")
+        for flag, shown in (
+            ("--name=hunter2", "'--name=...'"),
+            ("name=a=hunter2", "'name=...'"),
+            ("=hunter2", "'=...'"),
+            ("a b=hunter2\n", "'a b=...'"),
+            (("=", "hunter2"), '"(\'=..."'),
+        )
     ),
     *(
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import runpy
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -339,6 +341,16 @@ def test_where_nothing_is_private_there_are_no_files() -> None:
         assert ([], None) == (flags, folder)
 
 
+def test_files_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the program's failure to start, and says why; what is private is not shown."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(ProcessError, match="cannot write the files for the claude program") as no:
+        with private_files({"--settings": "secret"}):
+            raise AssertionError("there are none")
+    assert isinstance(no.value.__cause__, FileNotFoundError)
+    assert "secret" not in str(no.value)
+
+
 async def test_a_program_is_given_its_files() -> None:
     """As long as it runs."""
     code = "import sys; print(sys.argv[1], open(sys.argv[1].partition('=')[2]).read(), flush=True)"
@@ -439,22 +451,30 @@ async def test_a_program_does_not_outlive_us(code: str) -> None:
                 await trio.sleep(0.05)
 
 
-def guarded(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    """Run the guardian in this process, with this input."""
+Entry = tuple[int, str | None, str | None]
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch, *entries: Entry) -> None:
+    """Run the guardian in this process, told of this."""
+    said = "".join(json.dumps(entry) + "\n" for entry in entries)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(said.encode())))
-    guardian.main()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        guardian.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_the_guardian_waits_before_it_kills(
     groups: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """First for what ends by itself, then for what ends when it is told to."""
-    folder = tmp_path / "a folder"
+    folder = tmp_path / "a\nfolder \u00e9"
     folder.mkdir()
     monkeypatch.setattr(guardian, "PATIENCE", 0.5)
     stubborn, deaf = started(STUBBORN, groups), started(DEAF, groups)
     began = time.monotonic()
-    guarded(monkeypatch, f"{stubborn.pid} m1 \n{deaf.pid} m2 {folder}\n")
+    guarded(monkeypatch, (stubborn.pid, "m1", None), (deaf.pid, "m2", str(folder)))
     assert time.monotonic() - began >= 1.0
     assert -signal.SIGKILL == ended(stubborn)
     assert -signal.SIGTERM == ended(deaf)
@@ -468,10 +488,12 @@ def test_the_guardian_has_nobody_left(groups: list[int], monkeypatch: pytest.Mon
     assert -signal.SIGKILL == ended(popen)
     began = time.monotonic()
     monkeypatch.setattr(guardian, "PATIENCE", 60.0)
-    guarded(monkeypatch, "")
-    guarded(monkeypatch, f"{popen.pid} m1 /missing\n")
+    guarded(monkeypatch)
+    guarded(monkeypatch, (popen.pid, "m1", "/missing"))
     living = started(PATIENT, groups)
-    guarded(monkeypatch, f"{popen.pid} m1 \n{living.pid} m2 /missing\n{living.pid}  \n")
+    gone = (living.pid, None, None)
+    guarded(monkeypatch, (popen.pid, "m1", None), (living.pid, "m2", "/missing"), gone)
+    guarded(monkeypatch, gone, (popen.pid, "m1", None))
     assert 4 == ended(living)
     assert time.monotonic() - began < 30
 
@@ -485,11 +507,11 @@ def test_the_guardian_spares_those_of_others(
     def refuse(group: int, number: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(guardian, "PATIENCE", 60.0)
+    monkeypatch.setattr(guardian, "PATIENCE", 0.1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", refuse)
         patch.setattr(os, "kill", refuse)
-        guarded(patch, f"{popen.pid} m1 \n")
+        guarded(patch, (popen.pid, "m1", None))
     assert popen.poll() is None
     assert 4 == ended(popen)
 
@@ -514,7 +536,7 @@ def test_those_who_left_the_group_are_known_by_their_mark(
     assert guardian.send_signal(nobody.pid, "m1", 0)
     monkeypatch.setattr(guardian, "PATIENCE", 0.5)
     with monkeypatch.context() as patch:
-        guarded(patch, f"{nobody.pid} m1 \n")
+        guarded(patch, (nobody.pid, "m1", None))
     assert [-signal.SIGTERM] * 2 == [ended(one), ended(two)]
     assert not guardian.send_signal(nobody.pid, "m1", 0)
     assert 4 == ended(other)
@@ -562,10 +584,57 @@ sys.stdin.read()
     assert not alive(pid)
 
 
+@on_linux
+@pytest.mark.parametrize("number", [0, signal.SIGTERM])
+def test_each_is_signalled_once(
+    number: int, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the group with it, and by themselves only those who left it."""
+    monkeypatch.setenv(guardian.MARK, "m1")
+    first, outside = started(DEAF, groups), started(DEAF, groups)
+    sent: list[tuple[str, int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", lambda group, given: sent.append(("group", group, given)))
+        patch.setattr(os, "kill", lambda pid, given: sent.append(("one", pid, given)))
+        assert guardian.send_signal(first.pid, "m1", number)
+    assert [("group", first.pid, number), ("one", outside.pid, number)] == sent
+    for popen in (first, outside):
+        popen.kill()
+        assert -signal.SIGKILL == ended(popen)
+
+
 def test_the_guardian_is_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs by itself, without this package."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-    assert "__main__" == runpy.run_path(guardian.__file__, run_name="__main__")["__name__"]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert "__main__" == runpy.run_path(guardian.__file__, run_name="__main__")["__name__"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@on_linux
+async def test_the_guardian_does_not_mind_sigterm(groups: list[int]) -> None:
+    """Whoever stops all processes that there are doesn't keep it from its work."""
+    program = await trio.lowlevel.open_process([sys.executable, "-c", DEAF], start_new_session=True)
+    groups.append(program.pid)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program.wait)
+            async with open_guard() as guard:
+                await guard.add(program.pid, "mark", None)
+                while not _ignores_sigterm(guard._process.pid):  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(0.01)
+                guard._process.terminate()
+            assert 0 == guard._process.returncode
+            assert -signal.SIGTERM == await program.wait()
+
+
+def _ignores_sigterm(pid: int) -> bool:
+    """Whether it has come so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 async def test_a_program_is_told_once_to_end(tmp_path: Path) -> None:

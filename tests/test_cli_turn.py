@@ -20,7 +20,7 @@ from trio_claude import (
     TextDelta,
 )
 from trio_claude._backends.claude_cli.turn import CLIAnswer
-from trio_claude._wire.stream_json import CostLedger
+from trio_claude._wire.results import CostLedger
 
 from .test_stream_json import (
     HELLO,
@@ -313,3 +313,11 @@ async def test_closing_a_cancelled_turn() -> None:
     assert scope.cancelled_caught
     with pytest.raises(trio.ClosedResourceError):
         await answer.receive()
+
+
+def test_what_the_program_calls_it() -> None:
+    """The conversation, once it has said so, and its last message."""
+    answer = new()
+    assert (None, None) == (answer.session_id, answer.last_id)
+    take(answer, INIT, said(HELLO, uuid="u1"))
+    assert (INIT["session_id"], "u1") == (answer.session_id, answer.last_id)

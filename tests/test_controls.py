@@ -317,6 +317,103 @@ async def test_while_the_conversation_is_forgotten(autojump_clock: MockClock) ->
         assert 10 == trio.current_time()
 
 
+# ---- a conversation that goes away while it is asked ----
+
+
+class Asked:
+    """Control that takes its time, and fails once it is told to, as a program's does that ends."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.gone = trio.Event()
+
+    async def control(self, request: JSON) -> JSON:
+        """Only the first request gets no answer."""
+        self.count += 1
+        if self.count == 1:
+            with trio.CancelScope(shield=True):
+                await self.gone.wait()
+            raise ControlError("the program ended before it answered")
+        return {"answered": self.count}
+
+
+@every_call
+async def test_a_conversation_that_goes_away(name: str, autojump_clock: MockClock) -> None:
+    """The next one is asked, once it is there."""
+    asked = Asked()
+    backend = ControllableBackend(control=asked.control)
+    call, request = CALLS[name]
+    async with open_supervisor(
+        [SessionSpec(name="a", backend=backend)], backoff=Backoff(10.0, jitter=0.0)
+    ):
+        session = get_session("a")
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await call(session))
+            assert 10 == trio.current_time()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await crash(session)
+            assert "restarting" == session.status
+            asked.gone.set()
+            await wait_all_tasks_blocked()
+            assert [] == answers
+    assert [None if name.startswith("set_") else {"answered": 2}] == answers
+    assert [request] * 2 == backend.requests
+
+
+@every_call
+async def test_another_conversation_is_there_already(name: str) -> None:
+    """It is asked at once, though the first one tells late that it is gone."""
+    asked = Asked()
+    backend = ControllableBackend(control=asked.control)
+    call, request = CALLS[name]
+    with trio.fail_after(5):
+        async with open_session(backend=backend) as session, trio.open_nursery() as nursery:
+            nursery.start_soon(call, session)
+            await wait_all_tasks_blocked()
+            await session.clear()
+            asked.gone.set()
+    assert [request] * 2 == backend.requests
+
+
+@every_call
+async def test_a_conversation_that_is_the_last(name: str) -> None:
+    """There is nobody left to be asked: the session is stopped."""
+    asked = Asked()
+    backend = ControllableBackend(control=asked.control)
+    with trio.fail_after(5):
+        async with open_supervisor([SessionSpec(name="a", backend=backend)]) as supervisor:
+            session = get_session("a")
+
+            async def ask() -> None:
+                with pytest.raises(SessionTerminated, match="session 'a' is stopped") as caught:
+                    await CALLS[name][0](session)
+                assert caught.value.__cause__ is None
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await wait_all_tasks_blocked()
+                await supervisor.terminate_session("a")
+                asked.gone.set()
+    assert 1 == len(backend.requests)
+
+
+async def test_a_refusal_of_the_conversation_that_is_there() -> None:
+    """It is told, with a word on what was asked and of whom; nobody is asked again."""
+    asked = Asked()
+    asked.gone.set()
+    backend = ControllableBackend(control=asked.control)
+    async with open_session(name="a", backend=backend) as session:
+        with pytest.raises(ControlError, match="before it answered") as caught:
+            await session.set_model("opus")
+    assert ["in set_model of session 'a'"] == caught.value.__notes__
+    assert 1 == len(backend.requests)
+
+
 # ---- cancellation, and sessions that end ----
 
 

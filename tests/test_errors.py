@@ -80,6 +80,7 @@ def filled(name: str) -> TrioClaudeError:
         "type": "overloaded_error",
         "request_id": "req_1",
         "retry_after": 2.5,
+        "refused": True,
         "body": {"error": {"message": "busy"}},
         "name": ("a", 1),
         "max_restarts": 3,

@@ -638,7 +638,9 @@ async def test_requests_while_a_server_winds_up() -> None:
 def test_no_server() -> None:
     """What is no server of mcp is refused by name, and the message says what would do."""
     for wrong in (7, MCPServer, "server.py"):
-        with pytest.raises(ConfigurationError, match=r"mcp_servers\['tools'\] is of type .*MCPServer"):
+        with pytest.raises(
+            ConfigurationError, match=r"mcp_servers\['tools'\] is of type .*MCPServer"
+        ):
             InProcessServer("tools", wrong)
 
 

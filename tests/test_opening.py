@@ -444,7 +444,7 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """A session on a missing program fails when the block begins, with what is missing."""
     backend = CLIBackend(cli_path=str(tmp_path / "claude"))
     async with nothing_left():
-        with pytest.raises(CLINotFound, match="there is no program") as caught:
+        with pytest.raises(CLINotFound, match="there is no such file") as caught:
             async with open_supervisor([SessionSpec(name="a", backend=backend)]):
                 raise AssertionError("never entered")
         assert ["while the supervisor was starting 'a'"] == caught.value.__notes__

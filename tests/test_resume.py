@@ -236,6 +236,52 @@ async def test_those_who_are_restarted_with_another(strategy: str) -> None:
     assert ([None, "scripted-1"] if strategy == "one_for_all" else [None]) == opened["a"].resumed
 
 
+async def test_a_sibling_that_fails_to_start(autojump_clock: MockClock) -> None:
+    """Who was resumed, and goes with it for no fault of its own, is resumed once more."""
+    a, b = Opened(), Opened(lambda options: 1 < len(b.options) < 4)
+    record = Record()
+    async with open_supervisor(
+        [last("a", a.backend()), last("b", b.backend())],
+        on_event=record,
+        strategy="one_for_all",
+        max_restarts=9,
+    ):
+        await get_session("a").query("hi")
+        await crash(get_session("b"))
+        await trio.sleep(100)
+        assert "scripted-1" == get_session("a").session_id
+    assert [None, "scripted-1", "scripted-1", "scripted-1"] == a.resumed
+    assert [False, True, True, True] == ready(record)
+    assert [False, False] == ready(record, "b")
+
+
+async def test_who_has_been_told_more_meanwhile(autojump_clock: MockClock) -> None:
+    """It is the last conversation that is kept, and not the one before."""
+    a, b = Opened(), Opened()
+    async with open_supervisor(
+        [last("a", a.backend()), last("b", b.backend())], strategy="one_for_all", max_restarts=9
+    ):
+        for _ in range(2):
+            await get_session("a").query("hi")
+            await crash(get_session("b"))
+            await trio.sleep(100)
+    assert [None, "scripted-1", "scripted-2"] == a.resumed
+
+
+async def test_its_own_crash_counts_after_that_of_a_sibling(autojump_clock: MockClock) -> None:
+    """What was kept for the group is continued once, like any other."""
+    a, b = Opened(), Opened()
+    async with open_supervisor(
+        [last("a", a.backend()), last("b", b.backend())], strategy="one_for_all", max_restarts=9
+    ):
+        await get_session("a").query("hi")
+        for name in ("b", "b", "a", "b"):
+            await crash(get_session(name))
+            await trio.sleep(100)
+        assert get_session("a").session_id is None
+    assert [None, "scripted-1", "scripted-1", None, None] == a.resumed
+
+
 async def test_a_fresh_sibling() -> None:
     """Who didn't ask for it begins anew, in the same group."""
     opened = {name: Opened() for name in "ab"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+from bisect import bisect_left
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from trio_claude import (
+    APIConnectionError,
     APIStatusError,
     AssistantMessage,
     AuthenticationError,
@@ -19,6 +22,7 @@ from trio_claude import (
     InternalServerError,
     Interrupted,
     OverloadedError,
+    ProtocolError,
     QueryError,
     RateLimitError,
     RedactedThinkingBlock,
@@ -36,8 +40,9 @@ from trio_claude import (
     Usage,
     UserMessage,
 )
+from trio_claude._wire.jsonlines import LineDecoder
+from trio_claude._wire.results import CostLedger
 from trio_claude._wire.stream_json import (
-    CostLedger,
     TurnDecoder,
     control_error,
     control_request,
@@ -1299,27 +1304,145 @@ def test_no_piece_is_given_twice() -> None:
     """What came before the stream made no sense is not in the pieces of the line."""
     nonsense = streamed({"type": "content_block_stop", "index": 9})
     pieces = [text(0, "Hel"), text(0, "lo")]
-    events = decode(INIT, start(), block(0, {"type": "text", "text": ""}), *pieces, nonsense)
-    events += decode(said(HELLO))
+    begun = [INIT, start(), block(0, {"type": "text", "text": ""})]
+    events = decode(*begun, *pieces, nonsense, said(HELLO), result())
     assert "Hello" == "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
+DEEP_LINES = {
+    "input": '{"type":"assistant","message":{"id":"y","content":'
+    '[{"type":"tool_use","id":"t","name":"n","input":{"a":@}}]}}',
+    "error": '{"type":"assistant","is_api_error_message":true,"api_error_type":@,'
+    '"message":{"content":[]}}',
+    "stream": '{"type":"stream_event","event":{"type":"message_start","message":{"usage":@}}}',
+    "unknown": '{"type":"new","x":@}',
+}
+
+
+def _feed_below(frames: int, decoder: TurnDecoder, line: Line) -> None:
+    """Feed the line from further below than where it was read, as it is in a link."""
+    if frames:
+        _feed_below(frames - 1, decoder, line)
+    else:
+        decoder.feed(line, [])
+
+
+@pytest.mark.parametrize("where", DEEP_LINES.values(), ids=DEEP_LINES)
+def test_what_is_nested_deep(where: str) -> None:
+    """As deep as can be read, and a little less: nothing is raised of it, and the turn ends."""
+    read: list[Line] = []
+
+    def is_too_deep(depth: int) -> bool:
+        nested = where.replace("@", "[" * depth + "]" * depth).encode()
+        with suppress(ProtocolError):
+            LineDecoder(10**7).feed(nested + b"\n", read)
+            return False
+        return True
+
+    # Where that is depends on the Python, and a little on who calls.
+    limit = bisect_left(range(1_000_000), True, key=is_too_deep)
+    assert 500 < limit < 1_000_000
+    read.clear()
+    for depth in range(limit - 40, limit + 5):
+        is_too_deep(depth)
+    assert 40 <= len(read) < 45
+    for line in read:
+        decoder = TurnDecoder(PROMPT, CostLedger())
+        for one in (INIT, line, result(is_error=True, api_error_status=500)):
+            _feed_below(20, decoder, one)
+        assert isinstance(decoder.failure, InternalServerError)
+
+
+# ---- where the turn ends, and how the conversation is called ----
+
+
+def test_the_last_message_may_be_the_users() -> None:
+    """A tool's result, as well as what the model says; the model's own, not a subagent's."""
+    decoder = TurnDecoder(PROMPT, CostLedger())
+    user = {"type": "user", "message": {"content": []}}
+    last_ids = []
+    for line in (
+        INIT,
+        user,
+        {**user, "uuid": 5},
+        {**user, "uuid": "u1"},
+        user,
+        said(HELLO, uuid="a1"),
+        {**user, "uuid": "u2"},
+        {**user, "uuid": "u3", "parent_tool_use_id": "t1"},
+        said(HELLO, uuid="a2", parent_tool_use_id="t1"),
+        {**user, "uuid": "u4", "isReplay": True},
+        {**user, "uuid": "u5", "isReplay": False},
+    ):
+        decode(line, decoder=decoder)
+        last_ids.append(decoder.last_id)
+    assert [None] * 3 + ["u1"] * 2 + ["a1"] + ["u2"] * 4 + ["u5"] == last_ids
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("init", "expected"),
     [
-        {"id": "y", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}]},
-        {"content": []},
+        ({"session_id": "s1"}, "s1"),
+        ({"session_id": 5}, None),
+        ({"session_id": None}, None),
     ],
 )
-@pytest.mark.parametrize("depth", [500, 960, 990])
-def test_what_is_nested_deep(line: Line, depth: int) -> None:
-    """It is no piece, and no word of an error; nothing is raised of it."""
-    deep: object = 1
-    for _ in range(depth):
-        deep = [deep]
-    if line["content"]:
-        line = {"id": "y", "content": [{**line["content"][0], "input": {"a": deep}}]}
+def test_the_program_says_how_the_conversation_is_called(init: Line, expected: str | None) -> None:
+    """When it begins the turn, and not before; another init in the turn says nothing new."""
     decoder = TurnDecoder(PROMPT, CostLedger())
-    refusal = {"type": "assistant", "message": line, "api_error_type": deep}
-    decode(INIT, refusal, result(is_error=True, api_error_status=500), decoder=decoder)
-    assert isinstance(decoder.failure, InternalServerError)
+    decode(LIFECYCLE, {**STATUS, "session_id": "other"}, decoder=decoder)
+    assert decoder.session_id is None
+    decode({**INIT, **init}, decoder=decoder)
+    assert expected == decoder.session_id
+    decode({**INIT, "session_id": "s2"}, decoder=decoder)
+    assert expected == decoder.session_id
+
+
+# ---- pieces, where what is streamed and the lines are not the same ----
+
+
+def test_pieces_of_each_block_are_given_once() -> None:
+    """Where the stream breaks: those that were streamed are, and the line's other blocks whole."""
+    nonsense = streamed({"type": "content_block_stop", "index": 9})
+    tool: Line = {"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}}
+    events = decode(
+        INIT,
+        start(),
+        block(0, {"type": "text", "text": ""}),
+        text(0, "Hello"),
+        nonsense,
+        said(HELLO),
+        said(tool),
+        said(HELLO, id_="another"),
+        result(),
+    )
+    deltas = [event for event in events if isinstance(event, TextDelta | InputJSONDelta)]
+    assert [TextDelta(0, "Hello"), InputJSONDelta(1, '{"a": 1}'), TextDelta(0, "Hello")] == deltas
+    messages = [event for event in events if isinstance(event, AssistantMessage)]
+    assert [2, 1] == [len(message.content) for message in messages]
+
+
+# ---- what the program says of itself ----
+
+
+def test_the_last_turns_end_that_is_told_late() -> None:
+    """It is no event of this turn, neither before its beginning nor later."""
+    late = {**LIFECYCLE, "command_uuid": "prompt-0", "state": "completed"}
+    assert [SystemMessage("init", INIT), UnknownMessage(LIFECYCLE)] == decode(
+        late, INIT, late, LIFECYCLE
+    )
+
+
+def test_a_program_that_cannot_reach_the_service() -> None:
+    """A connection's error, as over HTTP."""
+    failure = failure_of(result(is_error=True, api_error="connection_failed", result="refused"))
+    assert type(failure) is APIConnectionError
+    assert "the claude program could not reach the service: refused" == str(failure)
+
+
+def test_a_program_that_nobody_has_logged_in() -> None:
+    """The error says what to do."""
+    refusal = said(HELLO, is_api_error_message=True, error="authentication_failed")
+    failure = failure_of(result(is_error=True, result="Please run /login"), refusal)
+    assert type(failure) is AuthenticationError
+    assert "(Please run /login): give the option api_key, set ANTHROPIC_API_KEY" in str(failure)

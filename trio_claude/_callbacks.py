@@ -167,22 +167,22 @@ HookCallback: TypeAlias = Callable[
 for nothing to say."""
 
 
-# What the program's regular expressions have, which are JavaScript's, and Python's don't.
-_NOT_PYTHON = re.compile(r"\\[pP]\{[^}]*\}|\[\^?\]")
+# What the program's regular expressions have, which are JavaScript's, and Python's don't: nobody here
+# can tell whether such a one is right.
+_JAVASCRIPT = re.compile(r"\(\?<[A-Za-z_$][^>]*>|\\[pP]\{[^}]+\}|\\u\{|\\k<|\\c[A-Za-z]|\[\^?\]")
 
 
 def _is_pattern(value: object) -> bool:
     # One that is none would match nothing, and whatever the hook was to keep from would happen.
     if not isinstance(value, str) or not is_name(value):
         return False
-    if value == "*":
-        return True
-    pattern = _NOT_PYTHON.sub(".", re.sub(r"\(\?<(?=[A-Za-z_$])", "(?P<", value))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what may change in Python some day
-            re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
+            re.compile(value)
+    except re.error:
+        return value == "*" or _JAVASCRIPT.search(value) is not None
+    except (OverflowError, RecursionError):
         return False
     return True
 

@@ -149,8 +149,10 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the API key or token is not accepted. On the ``claude`` program also, without a status,
-    that it has none."""
+    """401: the API key or token is not accepted.
+
+    On the ``claude`` program also, without a status, that it has none.
+    """
 
 
 class BillingError(APIStatusError):

@@ -19,6 +19,8 @@ MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan
 def initialize(program: Program, hooks: Any = None, **_more: Any) -> dict[str, Any]:
     """Begin, or continue an earlier conversation; say who we are."""
     session_id = program.option("resume")
+    if "--continue" in program.argv:
+        session_id = program.memory.latest()
     if session_id is not None:
         try:
             program.memory.load(session_id, program.option("resume-session-at"))
@@ -27,9 +29,18 @@ def initialize(program: Program, hooks: Any = None, **_more: Any) -> dict[str, A
         program.cost_before = program.memory.cost
         if program.older:  # its total counts from 0 again
             program.cost_at_start = program.memory.cost
+        if "--fork-session" in program.argv:
+            program.memory.fork()
     program.hooks = hooks or {}
-    about = {"commands": [], "agents": [], "models": [], "account": {}, "pid": os.getpid()}
-    return {**about, "output_style": "default", "claude_code_version": program.version}
+    about: dict[str, Any] = {
+        "commands": [],
+        "agents": [],
+        "models": [],
+        "account": {},
+        "pid": os.getpid(),
+    }
+    about |= {"output_style": "default", "current_permission_mode": program.mode}
+    return {**about, "claude_code_version": program.version}
 
 
 def interrupt(program: Program) -> dict[str, Any]:

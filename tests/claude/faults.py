@@ -13,6 +13,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tests.claude.memory import Memory
+
 if TYPE_CHECKING:
     from tests.claude.scripted import Program
 
@@ -110,6 +112,37 @@ def fail(program: Program, lacks: list[str] | None = None, **fields: Any) -> Non
     program.verdict, program.lacks = fields, lacks or []
 
 
+def command(program: Program) -> None:
+    """Take the prompt for `/clear`: begin another conversation, and don't ask the model."""
+    program.commanded = True
+    program.said = ["(no content)"]
+    program.memory = Memory(program.memory.folder)
+
+
+def tool_result(program: Program) -> None:
+    """Have the turn end with what a tool gave back, and not with the model's words."""
+    block = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "It is recorded."}
+    program.write(
+        uuid=program.memory.add("user", [block]),
+        message={"role": "user", "content": [block]},
+        parent_tool_use_id=None,
+        type="user",
+    )
+
+
+def nameless(program: Program) -> None:
+    """Don't say any more how the conversation is called."""
+    line = program.line
+    program.line = lambda message: line(  # type: ignore[method-assign]
+        {**message, "session_id": None}
+    )
+
+
+def drift(program: Program, mode: str) -> None:
+    """Change the permission mode by itself, as a rule that was added to it can."""
+    program.mode = mode
+
+
 def again(program: Program) -> None:
     """Begin the message once more, as after an error of the service in mid-answer."""
     program.broken_off = program.attempts == 1
@@ -157,11 +190,9 @@ def late(program: Program) -> None:
     program.manner = "late"
 
 
-def vain(program: Program, first_only: bool = False) -> None:
-    """Answer it, and don't do it; or do it from the second time on."""
-    if not (first_only and program.vain_before):
-        program.manner = "vain"
-    program.vain_before = True
+def vain(program: Program) -> None:
+    """Answer it, and don't do it."""
+    program.manner = "vain"
 
 
 def refuse(program: Program, error: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from pathlib import Path
 from typing import Any
 
 
@@ -45,6 +46,16 @@ class Memory:
             if index is None:
                 raise LookupError(f"No message found with message.uuid of: {last_id}")
             del self.messages[index + 1 :]
+
+    def latest(self) -> str | None:
+        """The id of the conversation that was written last, if there is any."""
+        files = sorted(Path(self.folder).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+        return files[-1].stem if files else None
+
+    def fork(self) -> None:
+        """Become another conversation, with all that was said in this one."""
+        self.session_id = str(uuid.uuid4())
+        self.save()
 
     def rewind(self, message_id: str) -> str | None:
         """Forget this message and all after it; the id of the one before.

@@ -52,6 +52,7 @@ class Program:
         self.waiting = deque[dict[str, Any]]()
         # The turn: its state, what it has said, what its result says instead.
         self.running = self.interrupted = self.broken_off = self.lives_on = False
+        self.commanded = False  # the prompt is a command: the model is not asked
         self.said: list[str] = []
         self.verdict: dict[str, Any] = {}
         self.lacks: list[str] = []
@@ -60,7 +61,6 @@ class Program:
         self.responses: dict[str, dict[str, Any]] = {}
         self.hooks: dict[str, list[dict[str, Any]]] = {}
         self.manner, self.reason = "", None  # type: str, str | None
-        self.vain_before = False
         self.held: list[dict[str, Any]] = []
         # The conversation.
         self.memory = Memory(os.environ.get("CLAUDE_CONFIG_DIR") or os.path.dirname(path))
@@ -97,9 +97,11 @@ class Program:
 
     def strike(self, place: str) -> None:
         """Do what is to go wrong here."""
-        for fault in self.script:
+        for fault in list(self.script):
             where = (fault["at"], fault["turn"] or self.turns, fault["start"] or self.start)
             if where == (place, self.turns, self.start):
+                if fault["once"]:
+                    self.script.remove(fault)
                 getattr(faults, fault["name"])(self, **fault["details"])
 
     def note(self, **what: Any) -> int:
@@ -133,7 +135,7 @@ class Program:
             self.serve(message["request_id"], message["request"])
         elif message["type"] == "control_response":
             self.responses[message["response"]["request_id"]] = message["response"]
-            self.note(answered=message["response"]["subtype"])
+            self.note(answered=message["response"])
         return True
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -211,12 +213,14 @@ class Program:
 
     def turn(self, prompt: dict[str, Any]) -> None:
         """Answer a prompt."""
-        self.running, self.interrupted = True, False
+        self.running, self.interrupted, self.commanded = True, False, False
         self.verdict, self.lacks = {}, []
         self.turns += 1
         prompt_id = prompt.get("uuid") or str(uuid.uuid4())
         self.prompts.append(prompt_id)
-        self.memory.add("user", prompt["message"]["content"], prompt_id)
+        content = prompt["message"]["content"]
+        self.memory.add("user", content, prompt_id)
+        self.note(turn={"prompt": content, "model": self.model, "mode": self.mode})
         self.strike("prompt")
         self.lifecycle(prompt_id, "queued")
         self.lifecycle(prompt_id, "started")
@@ -232,7 +236,7 @@ class Program:
         )
         self.write(type="system", subtype="status", status="requesting")
         text = answer(self.memory.messages, self.option("system-prompt"))
-        self.attempts, self.broken_off = 0, True
+        self.attempts, self.broken_off = 0, not self.commanded
         while self.broken_off:
             self.attempts, self.broken_off = self.attempts + 1, False
             self.stream(text)

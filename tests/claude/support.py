@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 import trio
 
 import trio_claude
 from tests.claude import faults
 from tests.support import nothing_left
-from trio_claude import CLIBackend, SessionHandle, SessionSpec, SupervisorEvent
+from trio_claude import (
+    CLIBackend,
+    ResponseStream,
+    SessionCrashed,
+    SessionExited,
+    SessionHandle,
+    SessionSpec,
+    SupervisorEvent,
+    TextDelta,
+)
 
 TOLD = "My favorite language is Python"
 TOLD_IN_VAIN = "My favorite language is Rebmuno"
@@ -44,7 +54,13 @@ main(__file__, {script!r}, **{settings!r})
 
 
 def fault(
-    name: str, *, at: str, turn: int | None = None, start: int | None = 1, **details: Any
+    name: str,
+    *,
+    at: str,
+    turn: int | None = None,
+    start: int | None = 1,
+    once: bool = False,
+    **details: Any,
 ) -> dict[str, Any]:
     """Something that goes wrong: a function of `faults`, called with the details.
 
@@ -53,10 +69,18 @@ def fault(
     `prompt` (before anything of a turn is written), `delta 3` (before the third piece of the
     answer's text), `message` (before the whole message), `result` (before the turn's result),
     `idle` (after it) or `end` (the end of input was read). `turn` counts the turns of a process
-    from 1, None is every one; `start` counts the processes, the same way.
+    from 1, None is every one; `start` counts the processes, the same way. `once`: only the first
+    time that it gets there.
     """
     assert hasattr(faults, name), name
-    return {"name": name, "at": at, "turn": turn, "start": start, "details": details}
+    return {
+        "name": name,
+        "at": at,
+        "turn": turn,
+        "start": start,
+        "once": once,
+        "details": details,
+    }
 
 
 @attrs.frozen
@@ -71,6 +95,10 @@ class ScriptedClaude:
         except FileNotFoundError:
             return []
         return [entry for entry in map(json.loads, lines) if kind in entry]
+
+    def forget(self) -> None:
+        """Begin another log: starts are counted from 1 again."""
+        Path(f"{self.path}.log").unlink()
 
     @property
     def argv(self) -> list[list[str]]:
@@ -95,7 +123,17 @@ class ScriptedClaude:
     @property
     def responses(self) -> list[str]:
         """The subtypes of the responses to what they asked for themselves."""
+        return [response["subtype"] for response in self.answers]
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """Those responses."""
         return [entry["answered"] for entry in self._log("answered")]
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        """Their turns: the `prompt` of each, and the `model` and the `mode` that it had."""
+        return [entry["turn"] for entry in self._log("turn")]
 
     @property
     def finished(self) -> int:
@@ -164,6 +202,53 @@ async def session(
                 yield trio_claude.get_session("a")
         await wait_gone(claude)
     assert before == children_of(os.getpid())
+
+
+@attrs.define
+class Exited:
+    """Waits for a session's end."""
+
+    seen: trio.Event = attrs.field(factory=trio.Event)
+    cause: Exception | None = None
+
+    def __call__(self, event: SupervisorEvent) -> None:
+        """Take an event."""
+        if isinstance(event, SessionExited):
+            self.cause = event.cause
+            self.seen.set()
+
+    async def wait(self) -> Exception | None:
+        """What it ended with."""
+        await self.seen.wait()
+        return self.cause
+
+
+async def crash_of(a: SessionHandle, prompt: str = TOLD_IN_VAIN) -> BaseException | None:
+    """Ask, and return what the session dies of."""
+    with pytest.raises(SessionCrashed) as caught:
+        await a.query(prompt)
+    return caught.value.__cause__
+
+
+async def read_to_end(stream: ResponseStream) -> None:
+    """Read what is left."""
+    async for _ in stream:
+        pass
+
+
+async def begin(stream: ResponseStream) -> None:
+    """Read until there is a piece of the answer's text: the program is at `delta 2` then, or
+    will be before it takes another line."""
+    async for event in stream:
+        if isinstance(event, TextDelta):
+            return
+    raise AssertionError("there was no piece of text")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another process does."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.005)
 
 
 def _state(pid: int) -> str:

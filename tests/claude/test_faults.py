@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
@@ -20,8 +19,12 @@ from tests.claude.support import (
     TOLD,
     TOLD_IN_VAIN,
     UNKNOWN,
+    Exited,
     alive,
+    begin,
+    crash_of,
     fault,
+    read_to_end,
     scripted_claude,
     session,
 )
@@ -29,6 +32,7 @@ from trio_claude import (
     APIStatusError,
     AssistantMessage,
     AuthenticationError,
+    ConfigurationError,
     ControlError,
     Event,
     HookMatcher,
@@ -40,59 +44,23 @@ from trio_claude import (
     ProtocolError,
     QueryTimeout,
     RateLimitError,
-    ResponseStream,
     ResultError,
     ResultMessage,
-    SessionCrashed,
-    SessionExited,
     SessionHandle,
-    SupervisorEvent,
     TextDelta,
     ToolPermissionContext,
     UnknownBlock,
     UnknownMessage,
 )
-from trio_claude._backends.claude_cli import program
+from trio_claude._backends.claude_cli import discovery
 
 BASH = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": "ls"}}
-
-
-@attrs.define
-class Exited:
-    """Waits for the session's end."""
-
-    seen: trio.Event = attrs.field(factory=trio.Event)
-    cause: Exception | None = None
-
-    def __call__(self, event: SupervisorEvent) -> None:
-        """Take an event."""
-        if isinstance(event, SessionExited):
-            self.cause = event.cause
-            self.seen.set()
-
-    async def wait(self) -> Exception | None:
-        """What it ended with."""
-        await self.seen.wait()
-        return self.cause
-
-
-async def crash_of(a: SessionHandle, prompt: str = TOLD_IN_VAIN) -> BaseException | None:
-    """Ask, and return what the session dies of."""
-    with pytest.raises(SessionCrashed) as caught:
-        await a.query(prompt)
-    return caught.value.__cause__
 
 
 async def events_of(a: SessionHandle, prompt: str) -> list[Event]:
     """Ask, and return all events."""
     async with a.stream(prompt) as stream:
         return [event async for event in stream]
-
-
-async def read_to_end(stream: ResponseStream) -> None:
-    """Read what is left."""
-    async for _ in stream:
-        pass
 
 
 def said_in(result: ResultMessage) -> Any:
@@ -176,6 +144,15 @@ async def test_an_id_that_is_not_there_fails_the_start_at_once(tmp_path: Path) -
     assert 1 == caught.value.exit_code
 
 
+async def test_a_folder_that_is_not_there_fails_the_start(tmp_path: Path) -> None:
+    """It is told by the option's name, and no program is begun."""
+    claude = scripted_claude(tmp_path)
+    with pytest.raises(ConfigurationError, match="cwd must be a folder that there is"):
+        async with session(claude, cwd=tmp_path / "nowhere"):
+            raise AssertionError("it has started")
+    assert [] == claude.pids
+
+
 async def test_no_answer_to_initialize_fails_the_start(tmp_path: Path) -> None:
     """After `initialize_timeout` seconds the program is stopped, and the start has failed."""
     claude = scripted_claude(tmp_path, fault("silent", at="initialize"))
@@ -208,6 +185,28 @@ async def test_noise_between_the_lines_is_skipped(tmp_path: Path) -> None:
     async with session(claude) as a:
         assert "Python" in str(await a.query(TOLD))
         assert KNOWN == str(await a.query(ASKED))
+
+
+async def test_what_is_said_before_the_first_turn_is_nobodys(tmp_path: Path) -> None:
+    """Such as the remarks of hooks at the start: the first turn begins with its own lines."""
+    lines = [{"type": "system", "subtype": "hook_started", "n": 1}]
+    claude = scripted_claude(tmp_path, fault("say", at="start", lines=lines))
+    async with session(claude) as a:
+        events = await events_of(a, TOLD)
+        assert not [event for event in events if getattr(event, "subtype", "") == "hook_started"]
+
+
+async def test_a_program_that_does_not_name_its_conversation(tmp_path: Path) -> None:
+    """It cannot be resumed, and works as long as it lives."""
+    claude = scripted_claude(
+        tmp_path, fault("nameless", at="start"), fault("hold", at="delta 3", turn=2)
+    )
+    async with session(claude) as a:
+        assert (await a.query(TOLD)).session_id is None
+        async with a.stream(TOLD_IN_VAIN) as stream:
+            await begin(stream)
+        assert KNOWN == str(await a.query(ASKED))
+        assert 1 == len(claude.pids)
 
 
 async def test_a_line_over_the_limit_crashes_the_session(tmp_path: Path) -> None:
@@ -441,7 +440,7 @@ async def test_an_interrupt_that_comes_too_early_is_repeated(tmp_path: Path) -> 
     claude = scripted_claude(
         tmp_path,
         fault("hold", at="delta 3", turn=2),
-        fault("vain", at="interrupt", first_only=True),
+        fault("vain", at="interrupt", once=True),
     )
     async with session(claude) as a:
         await a.query(TOLD)
@@ -557,7 +556,7 @@ async def test_a_refused_request_is_told_in_the_programs_words(tmp_path: Path) -
     """The session is fine; the same holds for a program that doesn't know the request."""
     claude = scripted_claude(
         tmp_path,
-        fault("refuse", at="set_model", error="No such model."),
+        fault("refuse", at="set_model", error="No such model.", once=True),
         fault("refuse", at="mcp_status"),
     )
     async with session(claude) as a:
@@ -749,7 +748,7 @@ async def test_a_program_that_does_not_say_its_version_is_a_warning(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That is waited for not too long, and the session works all the same."""
-    monkeypatch.setattr(program, "_VERSION_SECONDS", 0.3)
+    monkeypatch.setattr(discovery, "_VERSION_SECONDS", 0.3)
     claude = scripted_claude(tmp_path, fault(how, at="version"))
     with caplog.at_level(logging.WARNING, "trio_claude"):
         async with session(claude) as a:

@@ -168,14 +168,28 @@ async def cancel_when_it_hangs(scope: trio.CancelScope, claude: ScriptedClaude) 
 # ---- the parent is killed -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", [[], [DEAF, GREEDY_CHILD]])
-async def test_a_killed_parent_leaves_nothing(tmp_path: Path, script: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("script", "cancelled_starts"),
+    [
+        ([], 0),
+        (
+            [
+                fault("deaf", at="prompt", start=None),
+                fault("child", at="prompt", start=None, keeps_output=True),
+            ],
+            20,
+        ),
+    ],
+)
+async def test_a_killed_parent_leaves_nothing(
+    tmp_path: Path, script: list[dict[str, Any]], cancelled_starts: int
+) -> None:
     """`kill -9` of the program that has the session: all are gone within seconds, and so is who
-    saw to that."""
+    saw to that; also where starts were cancelled before, at one moment or another."""
     claude = scripted_claude(tmp_path, fault("hold", at="delta 3"), *script)
     with trio.fail_after(PATIENCE):
         parent = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "tests.claude.parent", str(claude.path)],
+            [sys.executable, "-m", "tests.claude.parent", str(claude.path), str(cancelled_starts)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
         )
@@ -186,8 +200,10 @@ async def test_a_killed_parent_leaves_nothing(tmp_path: Path, script: list[dict[
                 said += await parent.stdout.receive_some()
             assert b"in mid-answer\n" == said
             # The guardian is one of its children.
-            everybody = {*children_of(parent.pid), *claude.pids, *claude.children}
-            assert 2 + bool(script) == len(everybody)
+            program_and_guardian = children_of(parent.pid)
+            assert 2 == len(program_and_guardian)
+            assert all(map(alive, program_and_guardian))
+            everybody = {*program_and_guardian, *claude.pids, *claude.children}
         finally:
             parent.kill()
             assert -signal.SIGKILL == await parent.wait()

@@ -41,6 +41,7 @@ _SESSION = "_session/session.py"
 _TURN = "_session/turn.py"
 _JSON_LINES = "_wire/jsonlines.py"
 _STREAM_JSON = "_wire/stream_json.py"
+_RESULTS = "_wire/results.py"
 _CLI = "_backends/claude_cli/"
 _CONVERSATION = _CLI + "conversation.py"
 _PROGRAMS = _CLI + "programs.py"
@@ -83,8 +84,8 @@ MUTATIONS = (
     Mutation(
         "restart-after-stop",
         _ROSTER,
-        "        child.incarnation = None\n        self._report(SessionStopped",
-        "        self._report(SessionStopped",
+        "        child.incarnation = None\n        if intent ==",
+        "        if intent ==",
         "the end of what was stopped must not lead to a restart",
     ),
     Mutation(
@@ -976,14 +977,14 @@ MUTATIONS = (
     ),
     Mutation(
         "running-totals",
-        _STREAM_JSON,
+        _RESULTS,
         "return total - before if total >= before else total",
         "return total",
         "the cost is this turn's, not that of all until now",
     ),
     Mutation(
         "success-by-subtype",
-        _STREAM_JSON,
+        _RESULTS,
         'is_error=is_error if isinstance(is_error, bool) else subtype != "success"',
         'is_error=subtype != "success"',
         "an API's refusal has the subtype success",

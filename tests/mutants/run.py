@@ -63,7 +63,7 @@ def command(mutation: Mutation | None) -> list[str]:
     modules, others = list(TESTS), "tests/conformance"
     if mutation is not None and (
         "claude_cli" in mutation.file
-        or mutation.file in ("_wire/jsonlines.py", "_wire/stream_json.py")
+        or mutation.file in ("_wire/jsonlines.py", "_wire/stream_json.py", "_wire/results.py")
     ):
         modules, others = list(CLI_TESTS), "tests/claude"
     if mutation is not None and Path(mutation.file).stem in modules:

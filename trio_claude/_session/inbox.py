@@ -104,13 +104,8 @@ class Inbox:
         """The end from which one incarnation takes the requests; to be closed by it."""
         return Taker(self._line)
 
-    @property
-    def conversation(self) -> Conversation | None:
-        """The one that is open."""
-        return self._conversation
-
-    @conversation.setter
-    def conversation(self, conversation: Conversation | None) -> None:
+    def set_conversation(self, conversation: Conversation | None) -> None:
+        """Say which one is open."""
         self._conversation = conversation
         self._tell()
 

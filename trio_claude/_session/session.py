@@ -40,7 +40,7 @@ class Session:
                 try:
                     options = self.inbox.begin_conversation(afresh=clear is not None)
                     async with self.connection.open(options) as conversation:
-                        self.inbox.conversation = conversation
+                        self.inbox.set_conversation(conversation)
                         if clear is None:
                             self.incarnation.set_ready()
                         else:
@@ -52,9 +52,7 @@ class Session:
                         clear.end(self._lost(exc))
                     raise
                 finally:
-                    self.inbox.conversation = None
-                    if self.incarnation.intent == "restart":
-                        self.inbox.keep_conversation()
+                    self.inbox.set_conversation(None)
                 if clear is None:
                     return
 

@@ -107,6 +107,10 @@ class Child(ABC):
         """Whether this incarnation continues what the one before was at."""
 
     @abstractmethod
+    def keep_conversation(self) -> None:
+        """Let the next incarnation continue what this one did: it ends for no fault of its own."""
+
+    @abstractmethod
     def forget_conversation(self) -> None:
         """Let the next incarnation continue nothing."""
 
@@ -185,6 +189,9 @@ class SessionChild(Child):
     def resumed(self) -> bool:
         return self.inbox.resumed
 
+    def keep_conversation(self) -> None:
+        self.inbox.keep_conversation()
+
     def forget_conversation(self) -> None:
         self.inbox.forget_conversation()
 
@@ -235,6 +242,9 @@ class SupervisorChild(Child):
     @property
     def resumed(self) -> bool:
         return False
+
+    def keep_conversation(self) -> None:
+        """It has none of its own."""
 
     def forget_conversation(self) -> None:
         """It has none of its own."""

@@ -365,6 +365,8 @@ class Roster:
         finally:
             child.stopping = False
         child.incarnation = None
+        if intent == "restart" and incarnation.error is None:
+            child.keep_conversation()
         self._report(SessionStopped, child, cause=incarnation.error)
 
     async def _wait_ended(self, child: Child, incarnation: Incarnation) -> None:

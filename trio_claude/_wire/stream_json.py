@@ -17,20 +17,12 @@ Source: the program's own help, and the lines that it was seen to write (2.1.330
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .._errors import (
-    APIConnectionError,
-    APIError,
-    AuthenticationError,
-    Interrupted,
-    QueryError,
-    ResultError,
-)
+from .._errors import APIError, QueryError
 from .._messages import (
     AssistantMessage,
     ContentBlock,
@@ -46,9 +38,9 @@ from .._messages import (
     UnknownMessage,
     UserMessage,
 )
-from .api_errors import status_error
 from .blocks import beyond, content_block, usage
 from .messages_api import MessageDecoder
+from .results import PROGRAM, CostLedger, failure_of, result_message, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -56,27 +48,8 @@ if TYPE_CHECKING:
     from .deltas import Delta
     from .jsonlines import JSONLine
 
-PROGRAM = "the claude program"
-
 _ENVELOPE = ("type", "message", "parent_tool_use_id", "session_id", "uuid")
 _MESSAGE = ("type", "role", "content", "model", "id", "stop_reason", "usage")
-_RESULT = (
-    "type",
-    "subtype",
-    "is_error",
-    "result",
-    "stop_reason",
-    "num_turns",
-    "session_id",
-    "usage",
-    "duration_ms",
-    "duration_api_ms",
-    "structured_output",
-    "total_cost_usd",  # of all turns, beside this one's
-)
-
-# The turn's end, where it was neither the model's nor a failure.
-_ABORTED = ("aborted_streaming", "aborted_tools")
 
 # ---- to the program -----------------------------------------------------------------------------
 
@@ -121,34 +94,6 @@ def _control_response(**response: Any) -> bytes:
 # ---- from the program ---------------------------------------------------------------------------
 
 
-class CostLedger:
-    """What each turn cost, out of running totals.
-
-    An older program counts from its start. A newer one goes on counting where it resumes a
-    conversation, but says what came since the last result, too.
-    """
-
-    def __init__(self) -> None:
-        self._total = 0.0
-
-    def restart(self) -> None:
-        """Another process counts from here on."""
-        self._total = 0.0
-
-    def take(self, line: JSONLine) -> float | None:
-        """The US dollars since the last result, by this one; None where it doesn't say."""
-        before, total = self._total, _number(line.get("total_cost_usd"))
-        if total is not None:
-            self._total = total
-        models = line.get("model_usage_since_last_result")
-        if isinstance(models, dict):
-            costs = [model.get("costUSD") for model in models.values() if isinstance(model, dict)]
-            return sum(cost for cost in map(_number, costs) if cost is not None)
-        if total is None:
-            return None
-        return total - before if total >= before else total  # less: it counts from 0 again
-
-
 class TurnDecoder:
     """Decodes the lines of one turn.
 
@@ -189,7 +134,7 @@ class TurnDecoder:
 
     def feed(self, line: JSONLine, events: list[Event]) -> None:
         """Take the next line, and append the events that it is."""
-        if self.result is not None or self._is_more_text(line, events):
+        if self.result is not None or self._is_moretext(line, events):
             return
         match line:
             case {"type": "stream_event", "event": {"type": str(kind)} as event} if (
@@ -211,11 +156,11 @@ class TurnDecoder:
                 self._release(events)
                 self._join_lines(events)
                 if line.get("parent_tool_use_id") is None and not line.get("isReplay"):
-                    self.last_id = _text(line.get("uuid")) or self.last_id
+                    self.last_id = text(line.get("uuid")) or self.last_id
                 events.append(
                     UserMessage(
                         _content(message.get("content")),
-                        parent_tool_use_id=_text(line.get("parent_tool_use_id")),
+                        parent_tool_use_id=text(line.get("parent_tool_use_id")),
                         extra=beyond(line, *_ENVELOPE),
                     )
                 )
@@ -230,7 +175,7 @@ class TurnDecoder:
             case _:
                 (events if self._held is None else self._held).append(UnknownMessage(line))
 
-    def _is_more_text(self, line: JSONLine, events: list[Event]) -> bool:
+    def _is_moretext(self, line: JSONLine, events: list[Event]) -> bool:
         """Take the line if it is one more piece of the text that the last ones were pieces of.
 
         Nearly all lines are that. The long way would take four times as long.
@@ -274,7 +219,7 @@ class TurnDecoder:
         if self._held is None:
             events.append(message)
         elif message.subtype == "init":
-            self.session_id = _text(message.data.get("session_id"))
+            self.session_id = text(message.data.get("session_id"))
             events.append(message)
             self._release(events)
         else:
@@ -293,7 +238,7 @@ class TurnDecoder:
         self._pieces_of = set()
         self._streamed = MessageDecoder(PROGRAM)
         message = event.get("message")
-        self._streamed_id = _text(message.get("id")) if isinstance(message, dict) else None
+        self._streamed_id = text(message.get("id")) if isinstance(message, dict) else None
 
     def _stream_event(
         self, decoder: MessageDecoder, event: JSONLine, line: JSONLine, events: list[Event]
@@ -324,7 +269,7 @@ class TurnDecoder:
         if message.parent_tool_use_id is not None:
             events.append(message)
             return
-        self.last_id = _text(line.get("uuid")) or self.last_id
+        self.last_id = text(line.get("uuid")) or self.last_id
         if message.id is not None and message.id in self._given:
             return
         if line.get("is_api_error_message") is True:
@@ -366,68 +311,25 @@ class TurnDecoder:
         return not isinstance(origin, dict) or origin.get("kind") in (None, "human")
 
     def _end(self, line: JSONLine, events: list[Event]) -> None:
-        subtype = _text(line.get("subtype")) or "success"
-        is_error = line.get("is_error")
-        counts = line.get("usage")
-        said = line.get("result")
-        if not isinstance(said, str):
-            said = "" if self._last is None else self._last.text
-        self.result = result = ResultMessage(
-            said,
-            subtype=subtype,
-            is_error=is_error if isinstance(is_error, bool) else subtype != "success",
-            stop_reason=_text(line.get("stop_reason")),
-            num_turns=_count(line.get("num_turns"), 1),
-            session_id=_text(line.get("session_id")),
-            usage=usage(counts if isinstance(counts, dict) else {}),
-            total_cost_usd=self._costs.take(line),
-            duration_ms=_count(line.get("duration_ms"), 0),
-            duration_api_ms=_count(line.get("duration_api_ms"), 0),
-            structured_output=line.get("structured_output"),
-            extra={"user_message_uuid": self._prompt_id, **beyond(line, *_RESULT)},
+        said_last = "" if self._last is None else self._last.text
+        self.result = result = result_message(
+            line, self._prompt_id, self._costs.take(line), said_last
         )
         if result.is_error:
-            self.failure = _failure(result, line, self._refusal)
+            self.failure = failure_of(result, line, self._refusal)
         else:
             events.append(result)
-
-
-def _failure(result: ResultMessage, line: JSONLine, refusal: JSONLine) -> QueryError:
-    """What a turn failed of whose result is an error.
-
-    An API's refusal is reported with the subtype "success", and its status beside it; what kept the
-    program from asking, without a status.
-    """
-    status = line.get("api_error_status")
-    if type(status) is int and status >= 300:
-        error = {"type": _text(refusal.get("api_error_type")), "message": result.result}
-        body = json.dumps({"error": error}).encode()
-        return status_error("the service that the claude program asks", status, {}, body, now=0.0)
-    if line.get("api_error") == "connection_failed":
-        return APIConnectionError(f"{PROGRAM} could not reach the service: {result.result}")
-    if refusal.get("error") == "authentication_failed":
-        return AuthenticationError(
-            f"{PROGRAM} has nothing to log in with ({result.result}): give the option api_key, set "
-            "ANTHROPIC_API_KEY, or log in with the program itself"
-        )
-    reason = _text(line.get("terminal_reason")) or result.subtype
-    if reason in _ABORTED:
-        return Interrupted("the agent's turn was interrupted from inside: a tool was denied so")
-    errors = line.get("errors")
-    told = [error for error in (errors if isinstance(errors, list) else ()) if _text(error)]
-    said = "; ".join(told) or result.result or "it says no more"
-    return ResultError(f"the agent reported {reason!r}: {said}", result=result)
 
 
 def _assistant_message(line: JSONLine, message: JSONLine) -> AssistantMessage:
     counts = message.get("usage")
     return AssistantMessage(
         _content(message.get("content")),
-        model=_text(message.get("model")),
-        id=_text(message.get("id")),
-        stop_reason=_text(message.get("stop_reason")),
+        model=text(message.get("model")),
+        id=text(message.get("id")),
+        stop_reason=text(message.get("stop_reason")),
         usage=usage(counts) if isinstance(counts, dict) else None,
-        parent_tool_use_id=_text(line.get("parent_tool_use_id")),
+        parent_tool_use_id=text(line.get("parent_tool_use_id")),
         extra={**beyond(message, *_MESSAGE), **beyond(line, *_ENVELOPE)},
     )
 
@@ -456,20 +358,3 @@ def _content(value: object) -> tuple[ContentBlock, ...]:
         return (TextBlock(value),)
     blocks = value if isinstance(value, list) else ()
     return tuple(content_block(block) for block in blocks if isinstance(block, dict))
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _count(value: object, otherwise: int) -> int:
-    number = _number(value)
-    return otherwise if number is None else round(number)

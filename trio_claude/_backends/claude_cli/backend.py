@@ -11,8 +11,8 @@ import attrs
 from ..._validation import as_path, checked, is_path, is_seconds, refuse_none, refuse_unknown
 from ..._wire.cli_arguments import refuse_unsupported
 from ..base import Backend, Connection
+from .discovery import check_version, find_program
 from .ends import Ends
-from .program import check_version, find_program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -15,7 +15,8 @@ import trio
 
 from ..._errors import ControlError
 from ..._wire.cli_arguments import arguments, environment, files, initialize
-from ..._wire.stream_json import CostLedger, control_request
+from ..._wire.results import CostLedger
+from ..._wire.stream_json import control_request
 from .callbacks import Callbacks
 from .link import Link, Refused
 from .process import open_program

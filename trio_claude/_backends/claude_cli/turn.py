@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ..._messages import AssistantMessage, Event, ResultMessage
-from ..._wire.stream_json import CostLedger, TurnDecoder
+from ..._wire.stream_json import TurnDecoder
 from ..base import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..._wire.jsonlines import JSONLine
+    from ..._wire.results import CostLedger
 
 # So many events are given out before other tasks get their turn.
 _TOGETHER = 64

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from trio_claude import CLINotFound, ConfigurationError
-from trio_claude._backends.claude_cli import program as module
-from trio_claude._backends.claude_cli.program import OLDEST, check_version, find_program
+from trio_claude._backends.claude_cli import discovery as module
+from trio_claude._backends.claude_cli.discovery import OLDEST, check_version, find_program
 
 
 def script(path: Path, body: str = "echo '2.1.330 (Claude Code)'") -> Path:
@@ -122,8 +122,29 @@ def test_a_program_that_is_named_wrong(cli_path: str, wrong: str, nowhere: Path)
 def test_a_name_that_path_has_not(nowhere: Path) -> None:
     """Another claude in PATH is not what was asked for."""
     script(nowhere / "bin/claude")
-    with pytest.raises(CLINotFound, match=r"^cli_path is 'claude-2', and "):
+    with pytest.raises(CLINotFound) as caught:
         find_program("claude-2")
+    assert (
+        "cli_path is 'claude-2', and PATH has no such program; one in this folder would be "
+        "'./claude-2'" == str(caught.value)
+    )
+
+
+@pytest.mark.parametrize("kind", ["folder", "program"])
+def test_a_name_in_this_folder(kind: str, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for in PATH alone, as a shell does; how it is found here is said."""
+    monkeypatch.chdir(nowhere)
+    if kind == "folder":
+        (nowhere / "other").mkdir()
+    else:
+        script(nowhere / "other")
+    with pytest.raises(CLINotFound, match=r"one in this folder would be '\./other'$"):
+        find_program("other")
+    if kind == "folder":
+        with pytest.raises(CLINotFound, match="that is a folder"):
+            find_program("./other")
+    else:
+        assert str(nowhere / "other") == find_program("./other")
 
 
 def test_a_system_that_is_not_posix(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
