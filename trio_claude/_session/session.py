@@ -40,21 +40,28 @@ class Session:
                 try:
                     options = self.inbox.begin_conversation(afresh=clear is not None)
                     async with self.connection.open(options) as conversation:
-                        self.inbox.set_conversation(conversation)
                         if clear is None:
                             self.incarnation.set_ready()
                         else:
                             clear.end(None)
-                        clear = await self._serve(line, conversation, options)
+                        clear = await self._serve_conversation(line, conversation, options)
                 except BaseException as exc:
                     if clear is not None and not clear.ended:
                         self.inbox.lost = clear
                         clear.end(self._lost(exc))
                     raise
-                finally:
-                    self.inbox.set_conversation(None)
                 if clear is None:
                     return
+
+    async def _serve_conversation(
+        self, line: Taker, conversation: Conversation, options: SessionOptions
+    ) -> Clear | None:
+        self.inbox.set_conversation(conversation)
+        try:
+            return await self._serve(line, conversation, options)
+        finally:
+            # Before it is closed: who asks it for something then is to ask the next one.
+            self.inbox.set_conversation(None)
 
     async def _serve(
         self, line: Taker, conversation: Conversation, options: SessionOptions
