@@ -321,11 +321,12 @@ async def test_while_the_conversation_is_forgotten(autojump_clock: MockClock) ->
 
 
 class Asked:
-    """Control that takes its time, and fails once it is told to, as a program's does that ends."""
+    """Control that takes its time, and fails once it is told to: as a program's that is stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         self.count = 0
         self.gone = trio.Event()
+        self._failure = failure or trio.ClosedResourceError("the program was stopped")
 
     async def control(self, request: JSON) -> JSON:
         """Only the first request gets no answer."""
@@ -333,7 +334,7 @@ class Asked:
         if self.count == 1:
             with trio.CancelScope(shield=True):
                 await self.gone.wait()
-            raise ControlError("the program ended before it answered")
+            raise self._failure
         return {"answered": self.count}
 
 
@@ -404,7 +405,7 @@ async def test_a_conversation_that_is_the_last(name: str) -> None:
 
 async def test_a_refusal_of_the_conversation_that_is_there() -> None:
     """It is told, with a word on what was asked and of whom; nobody is asked again."""
-    asked = Asked()
+    asked = Asked(ControlError("the program ended before it answered"))
     asked.gone.set()
     backend = ControllableBackend(control=asked.control)
     async with open_session(name="a", backend=backend) as session:

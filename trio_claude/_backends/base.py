@@ -99,11 +99,12 @@ class Controllable(ABC):
 
         Raises:
           ControlError: it was refused, or not answered in time.
+          trio.ClosedResourceError: the conversation is over.
         """
 
     @abstractmethod
     async def info(self) -> Mapping[str, Any]:
-        """What the other side says of itself."""
+        """What the other side says of itself; errors are those of `control`."""
 
 
 class Connection(ABC):

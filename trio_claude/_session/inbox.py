@@ -256,10 +256,10 @@ class Inbox:
                     return await conversation.info()
                 return await conversation.control(request)
             except ControlError as exc:
-                if conversation is self._conversation:
-                    exc.add_note(f"in {what} of {self}")
-                    raise
-                # It has gone meanwhile; the next one is asked, if there is to be one.
+                exc.add_note(f"in {what} of {self}")
+                raise
+            except trio.ClosedResourceError:
+                pass  # it has gone meanwhile; the next one is asked, if there is to be one
 
     async def _open_conversation(self) -> Conversation:
         while self._conversation is None:

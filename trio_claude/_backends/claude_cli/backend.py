@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 import attrs
 
 from ..._validation import as_path, checked, is_path, is_seconds, refuse_none, refuse_unknown
-from ..._wire.cli_arguments import refuse_unsupported
 from ..base import Backend, Connection
-from .discovery import check_version, find_program
 from .ends import Ends
 
 if TYPE_CHECKING:
@@ -79,7 +77,10 @@ class CLIBackend(Backend):
         Raises:
           CLINotFound: there is no such program.
         """
-        from .process import open_guard  # it brings subprocess, which nobody else needs
+        # Here, like all of this folder but what configures it: who only imports the library doesn't
+        # need it.
+        from .discovery import check_version, find_program
+        from .process import open_guard
 
         program = find_program(self.cli_path)
         async with open_guard() as guard:
@@ -104,6 +105,7 @@ class CLIConnection(Connection):
           ConfigurationError: an option cannot be honoured.
           ProcessError: the program did not start, or ended while there was no turn.
         """
+        from ..._wire.cli_arguments import refuse_unsupported
         from .conversation import open_conversation
 
         refuse_unsupported(options)

@@ -240,7 +240,10 @@ class CLIConversation(Conversation, Controllable):
     async def _recover(self, program: Program, answer: CLIAnswer) -> None:
         """Take a turn that was left out of the conversation, or stop the program."""
         taken_out = False
-        with suppress(ControlError), trio.move_on_after(self._interrupt_timeout):
+        with (
+            suppress(ControlError, trio.ClosedResourceError),
+            trio.move_on_after(self._interrupt_timeout),
+        ):
             while not answer.ended:
                 await program.ask({"subtype": "interrupt"})
                 with trio.move_on_after(_INTERRUPT_AGAIN_SECONDS):

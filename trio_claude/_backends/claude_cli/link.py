@@ -100,7 +100,8 @@ class Link:
 
         Raises:
           ControlError: it was refused, or not answered in time (a late answer goes nowhere), or
-            the link has ended.
+            the program ended by itself.
+          trio.ClosedResourceError: the program was stopped.
         """
         what = request["subtype"]
         request_id = f"trio_claude_{next(self._ids)}"
@@ -118,6 +119,8 @@ class Link:
             raise ControlError(f"the claude program refused {what!r}: {asked.error}", refused=True)
         if scope.cancelled_caught:
             raise ControlError(f"the claude program did not answer {what!r} within {within:g} s")
+        if isinstance(self.failure, trio.ClosedResourceError):
+            raise self.failure
         raise ControlError(
             f"the claude program ended before it answered {what!r}"
         ) from self.failure

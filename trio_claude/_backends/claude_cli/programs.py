@@ -60,6 +60,7 @@ class Program:
 
         Raises:
           ControlError: it was refused, or not answered.
+          trio.ClosedResourceError: it was stopped.
         """
         assert self.link is not None
         return await self.link.request(request, self._control_timeout)
@@ -152,7 +153,7 @@ class Programs:
         """The one that runs, or else another one, once that is ready.
 
         Raises:
-          ControlError: the conversation is over.
+          trio.ClosedResourceError: the conversation is over.
           Exception: what the program ended with by itself.
         """
         if self._current is None and not self._closed:
@@ -165,7 +166,7 @@ class Programs:
                 raise program.failure
             if not self._closed:
                 return program
-        raise ControlError("the session's program was stopped")
+        raise trio.ClosedResourceError("the conversation is over")
 
     async def stop(self, program: Program) -> None:
         """Stop it; another one is started when it is needed."""
@@ -255,8 +256,10 @@ class Programs:
         except ControlError as exc:
             link.end(link.died(str(exc)))
             return
+        except trio.ClosedResourceError:
+            return
         if end.last_id is None and end.left is not None:
-            with suppress(ControlError):
+            with suppress(ControlError, trio.ClosedResourceError):
                 await program.rewind(end.left)
         program.settled.set()
 
