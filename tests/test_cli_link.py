@@ -889,3 +889,18 @@ async def test_the_program_uses_an_id_twice() -> None:
         gate.set()
         heard = [await program.hear() for _ in range(2)]
         assert ["r1", "r1"] == [line["response"]["request_id"] for line in heard]
+
+
+async def test_a_request_to_a_program_that_is_stopped() -> None:
+    """Whoever asked is told so, and may ask the next one."""
+    program = Program()
+    async with linked(program) as ends:
+
+        async def ask() -> None:
+            with pytest.raises(trio.ClosedResourceError, match="was stopped"):
+                await ends.link.request({"subtype": "mcp_status"}, 60.0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            ends.link.close(trio.ClosedResourceError("the program was stopped"))

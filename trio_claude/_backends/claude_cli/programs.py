@@ -256,10 +256,8 @@ class Programs:
         except ControlError as exc:
             link.end(link.died(str(exc)))
             return
-        except trio.ClosedResourceError:
-            return
         if end.last_id is None and end.left is not None:
-            with suppress(ControlError, trio.ClosedResourceError):
+            with suppress(ControlError):
                 await program.rewind(end.left)
         program.settled.set()
 
