@@ -18,11 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from _responder import answer  # type: ignore[import-not-found]  # of trio_claude, alone
+
 from tests.claude import controls, faults
 from tests.claude.memory import Memory
-
-sys.path.append(os.path.join(os.path.dirname(faults.__file__), "..", "..", "trio_claude"))
-from _responder import answer  # type: ignore[import-not-found]
 
 VERSION, OLDER_VERSION = "2.1.330", "2.0.0"
 COST = 0.25  # US dollars a turn: a sum of these is exact

@@ -41,12 +41,13 @@ PATIENCE = 15
 SOON: dict[str, Any] = {"interrupt_timeout": 0.2, "close_timeout": 0.1}
 """Settings for programs that do not let go: what else is as it should be may take its time."""
 
-_ROOT = Path(__file__).parents[2]
+# Of the tests, and of the package itself: the program imports a module of it, and not all of it.
+_PATH = [str(Path(__file__).parents[2]), str(Path(trio_claude.__file__).parent)]
 _PROGRAM = """\
 #!{python} -IS
 import sys
 
-sys.path.append({root!r})
+sys.path += {path!r}
 from tests.claude.scripted import main
 
 main(__file__, {script!r}, **{settings!r})
@@ -172,9 +173,7 @@ def scripted_claude(
     path = folder / "claude"
     settings = {"older": older, "streams": streams, "pace": pace}
     path.write_text(
-        _PROGRAM.format(
-            python=sys.executable, root=str(_ROOT), script=list(script), settings=settings
-        )
+        _PROGRAM.format(python=sys.executable, path=_PATH, script=list(script), settings=settings)
     )
     path.chmod(stat.S_IRWXU)
     return ScriptedClaude(path)

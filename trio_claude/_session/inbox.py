@@ -259,7 +259,8 @@ class Inbox:
                 exc.add_note(f"in {what} of {self}")
                 raise
             except trio.ClosedResourceError:
-                pass  # it has gone meanwhile; the next one is asked, if there is to be one
+                # It has gone meanwhile; the next one is asked, if there is to be one.
+                await trio.lowlevel.checkpoint()
 
     async def _open_conversation(self) -> Conversation:
         while self._conversation is None:
