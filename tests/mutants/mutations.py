@@ -1081,13 +1081,6 @@ MUTATIONS = (
         "what a cancelled turn was given is not known, and said again",
     ),
     Mutation(
-        "death-in-recovery",
-        _CONVERSATION,
-        "if not taken_out and program.failure is None:",
-        "if not taken_out:",
-        "a program that dies while a turn is taken out of it has crashed",
-    ),
-    Mutation(
         "failed-hook-lets-pass",
         _PROGRAMS,
         "                return callbacks.stop(request)\n",
