@@ -22,6 +22,7 @@ from ._validation import (
     as_paths,
     as_tuple,
     checked,
+    did_you_mean,
     is_async,
     is_count,
     is_flag,
@@ -120,12 +121,7 @@ def _check_hooks(_instance: object, _attribute: Any, value: Any) -> None:
         )
     for event, matchers in value.items():
         if event not in HOOK_EVENTS:
-            import difflib  # here, for hardly a program ever needs it
-
-            close = difflib.get_close_matches(str(event), HOOK_EVENTS, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?" if close else f"valid are: {', '.join(HOOK_EVENTS)}"
-            )
+            hint = did_you_mean(str(event), HOOK_EVENTS)
             raise ConfigurationError(f"hooks: there is no event {event!r}: {hint}")
         if not is_list(matchers) or not all(isinstance(item, HookMatcher) for item in matchers):
             raise ConfigurationError(
@@ -163,6 +159,11 @@ def _are_agents(value: object) -> bool:
     return is_mapping(value) and all(is_mapping(agent) for agent in value.values())  # type: ignore[attr-defined]  # is_mapping says so
 
 
+def _is_text_or_none(value: object) -> bool:
+    """What a program can be given, or nothing."""
+    return value is None or (isinstance(value, str) and "\0" not in value)
+
+
 def _check_flags(_instance: object, _attribute: Any, value: Any) -> None:
     if value is None:
         return
@@ -180,7 +181,7 @@ def _check_flags(_instance: object, _attribute: Any, value: Any) -> None:
                 f"extra_args: {shown} is no long flag, such as '--name' or 'name'; its value is the "
                 "other half of the item"
             )
-        if not (said is None or (isinstance(said, str) and "\0" not in said)):
+        if not _is_text_or_none(said):
             raise ConfigurationError(
                 f"extra_args[{flag!r}] must be text, or None for a flag without a value, not this "
                 f"{type(said).__name__} (not shown)"
@@ -221,7 +222,7 @@ def _check_variables(_instance: object, _attribute: Any, value: Any) -> None:
             f"{type(value).__name__} (not shown)"
         )
     for name, said in value.items():
-        if not (said is None or (isinstance(said, str) and "\0" not in said)):
+        if not _is_text_or_none(said):
             raise ConfigurationError(
                 f"env[{name!r}] must be text, or None to unset it, not this "
                 f"{type(said).__name__} (not shown)"

@@ -242,11 +242,17 @@ def refuse_unknown(cls: type, given: Iterable[str]) -> None:
     valid = tuple(_option_fields(cls))
     for name in given:
         if name not in valid:
-            import difflib  # here, for hardly a program ever needs it
+            raise ConfigurationError(
+                f"{cls.__name__} has no option {name!r}: {did_you_mean(name, valid)}"
+            )
 
-            close = difflib.get_close_matches(name, valid, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"valid are: {', '.join(valid)}"
-            raise ConfigurationError(f"{cls.__name__} has no option {name!r}: {hint}")
+
+def did_you_mean(name: str, valid: Sequence[str]) -> str:
+    """What an error says of a name that is none of the valid ones."""
+    import difflib  # here, for hardly a program ever needs it
+
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"valid are: {', '.join(valid)}"
 
 
 def show_options(options: Any) -> str:

@@ -23,6 +23,7 @@ from .._options import SessionOptions
 from .context import current_run, lives, require_run
 from .line import Line, Taker
 from .turn import Clear, Request, Turn
+from .watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Status: TypeAlias = Literal["starting", "running", "restarting", "stopped"]
 
 
-class Inbox:
+class Inbox(Watched):
     """Everything that a handle needs of its session, whichever incarnation it is in."""
 
     def __init__(self, name: Hashable | None, id: Hashable, options: SessionOptions) -> None:  # noqa: A002
@@ -55,7 +56,6 @@ class Inbox:
         """What the last incarnation was at when it ended."""
         self._last_id: str | None = None  # a conversation that has not been resumed yet
         self._conversation: Conversation | None = None
-        self._change: trio.Event | None = None  # of the conversation; made when somebody waits
         self._closed = True
         self.open()
 
@@ -108,11 +108,6 @@ class Inbox:
         """Say which one is open."""
         self._conversation = conversation
         self._tell()
-
-    def _tell(self) -> None:
-        change, self._change = self._change, None
-        if change is not None:
-            change.set()
 
     def begin_conversation(self, *, afresh: bool) -> SessionOptions:
         """The options that the next conversation is opened with.
@@ -266,9 +261,7 @@ class Inbox:
         while self._conversation is None:
             if self._closed:
                 raise self.gone()
-            if self._change is None:
-                self._change = trio.Event()
-            await self._change.wait()
+            await self._wait()
         return self._conversation
 
     async def clear(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import trio
 
 from .context import lives
+from .watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Intent: TypeAlias = Literal["restart", "terminate"]
 
 
-class Incarnation:
+class Incarnation(Watched):
     """One life of a child of a supervisor."""
 
     def __init__(self, number: int) -> None:
@@ -32,7 +33,6 @@ class Incarnation:
         """What it ended with; None for a normal end."""
         self.fatal: BaseException | None = None
         """What no supervisor may answer with a restart, such as KeyboardInterrupt."""
-        self._change: trio.Event | None = None  # made when somebody waits: thousands live idly
         self._fault: Exception | None = None
         self._asked_to_finish = False
         self._finish: Callable[[], None] | None = None
@@ -74,16 +74,6 @@ class Incarnation:
         """Wait until it has ended."""
         while not self.ended:
             await self._wait()
-
-    async def _wait(self) -> None:
-        if self._change is None:
-            self._change = trio.Event()
-        await self._change.wait()
-
-    def _tell(self) -> None:
-        change, self._change = self._change, None
-        if change is not None:
-            change.set()
 
     def finish(self) -> None:
         """Ask it to finish what it does, and to end normally."""

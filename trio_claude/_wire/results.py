@@ -80,17 +80,17 @@ def result_message(
       cost: of this turn, in US dollars.
       said_last: the text of the last message, for a result that has none.
     """
-    subtype = text(line.get("subtype")) or "success"
+    subtype = as_text(line.get("subtype")) or "success"
     is_error = line.get("is_error")
     counts = line.get("usage")
-    said = text(line.get("result"))
+    said = as_text(line.get("result"))
     return ResultMessage(
         said_last if said is None else said,
         subtype=subtype,
         is_error=is_error if isinstance(is_error, bool) else subtype != "success",
-        stop_reason=text(line.get("stop_reason")),
+        stop_reason=as_text(line.get("stop_reason")),
         num_turns=_count(line.get("num_turns"), 1),
-        session_id=text(line.get("session_id")),
+        session_id=as_text(line.get("session_id")),
         usage=usage(counts if isinstance(counts, dict) else {}),
         total_cost_usd=cost,
         duration_ms=_count(line.get("duration_ms"), 0),
@@ -108,7 +108,7 @@ def failure_of(result: ResultMessage, line: JSONLine, refusal: JSONLine) -> Quer
     """
     status = line.get("api_error_status")
     if type(status) is int and status >= 300:
-        error = {"type": text(refusal.get("api_error_type")), "message": result.result}
+        error = {"type": as_text(refusal.get("api_error_type")), "message": result.result}
         body = json.dumps({"error": error}).encode()
         return status_error("the service that the claude program asks", status, {}, body, now=0.0)
     if line.get("api_error") == "connection_failed":
@@ -118,16 +118,16 @@ def failure_of(result: ResultMessage, line: JSONLine, refusal: JSONLine) -> Quer
             f"{PROGRAM} has nothing to log in with ({result.result}): give the option api_key, set "
             "ANTHROPIC_API_KEY, or log in with the program itself"
         )
-    reason = text(line.get("terminal_reason")) or result.subtype
+    reason = as_text(line.get("terminal_reason")) or result.subtype
     if reason in _ABORTED:
         return Interrupted("the agent's turn was interrupted from inside: a tool was denied so")
     errors = line.get("errors")
-    told = [error for error in (errors if isinstance(errors, list) else ()) if text(error)]
+    told = [error for error in (errors if isinstance(errors, list) else ()) if as_text(error)]
     said = "; ".join(told) or result.result or "it says no more"
     return ResultError(f"the agent reported {reason!r}: {said}", result=result)
 
 
-def text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
     """The value, if it is text."""
     return value if isinstance(value, str) else None
 

@@ -40,7 +40,7 @@ from .._messages import (
 )
 from .blocks import beyond, content_block, usage
 from .messages_api import MessageDecoder
-from .results import PROGRAM, CostLedger, failure_of, result_message, text
+from .results import PROGRAM, CostLedger, as_text, failure_of, result_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -134,7 +134,7 @@ class TurnDecoder:
 
     def feed(self, line: JSONLine, events: list[Event]) -> None:
         """Take the next line, and append the events that it is."""
-        if self.result is not None or self._is_moretext(line, events):
+        if self.result is not None or self._is_more_text(line, events):
             return
         match line:
             case {"type": "stream_event", "event": {"type": str(kind)} as event} if (
@@ -156,11 +156,11 @@ class TurnDecoder:
                 self._release(events)
                 self._join_lines(events)
                 if line.get("parent_tool_use_id") is None and not line.get("isReplay"):
-                    self.last_id = text(line.get("uuid")) or self.last_id
+                    self.last_id = as_text(line.get("uuid")) or self.last_id
                 events.append(
                     UserMessage(
                         _content(message.get("content")),
-                        parent_tool_use_id=text(line.get("parent_tool_use_id")),
+                        parent_tool_use_id=as_text(line.get("parent_tool_use_id")),
                         extra=beyond(line, *_ENVELOPE),
                     )
                 )
@@ -175,7 +175,7 @@ class TurnDecoder:
             case _:
                 (events if self._held is None else self._held).append(UnknownMessage(line))
 
-    def _is_moretext(self, line: JSONLine, events: list[Event]) -> bool:
+    def _is_more_text(self, line: JSONLine, events: list[Event]) -> bool:
         """Take the line if it is one more piece of the text that the last ones were pieces of.
 
         Nearly all lines are that. The long way would take four times as long.
@@ -219,7 +219,7 @@ class TurnDecoder:
         if self._held is None:
             events.append(message)
         elif message.subtype == "init":
-            self.session_id = text(message.data.get("session_id"))
+            self.session_id = as_text(message.data.get("session_id"))
             events.append(message)
             self._release(events)
         else:
@@ -238,7 +238,7 @@ class TurnDecoder:
         self._pieces_of = set()
         self._streamed = MessageDecoder(PROGRAM)
         message = event.get("message")
-        self._streamed_id = text(message.get("id")) if isinstance(message, dict) else None
+        self._streamed_id = as_text(message.get("id")) if isinstance(message, dict) else None
 
     def _stream_event(
         self, decoder: MessageDecoder, event: JSONLine, line: JSONLine, events: list[Event]
@@ -269,7 +269,7 @@ class TurnDecoder:
         if message.parent_tool_use_id is not None:
             events.append(message)
             return
-        self.last_id = text(line.get("uuid")) or self.last_id
+        self.last_id = as_text(line.get("uuid")) or self.last_id
         if message.id is not None and message.id in self._given:
             return
         if line.get("is_api_error_message") is True:
@@ -325,11 +325,11 @@ def _assistant_message(line: JSONLine, message: JSONLine) -> AssistantMessage:
     counts = message.get("usage")
     return AssistantMessage(
         _content(message.get("content")),
-        model=text(message.get("model")),
-        id=text(message.get("id")),
-        stop_reason=text(message.get("stop_reason")),
+        model=as_text(message.get("model")),
+        id=as_text(message.get("id")),
+        stop_reason=as_text(message.get("stop_reason")),
         usage=usage(counts) if isinstance(counts, dict) else None,
-        parent_tool_use_id=text(line.get("parent_tool_use_id")),
+        parent_tool_use_id=as_text(line.get("parent_tool_use_id")),
         extra={**beyond(message, *_MESSAGE), **beyond(line, *_ENVELOPE)},
     )
 
