@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 import trio_claude
-from trio_claude import SessionExited, SessionSpec, SupervisorEvent
+from trio_claude import SessionExited, SessionHandle, SessionSpec, SupervisorEvent
+from trio_claude._session.inbox import Inbox
 from trio_claude._supervision.events import SessionEvent
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
@@ -101,3 +102,10 @@ async def nothing_left(*backends: ScriptedBackend) -> AsyncIterator[None]:
             trio_claude.get_supervisor("no such name")
         except trio_claude.SessionNotFound as exc:
             assert str(exc).endswith(supervisors)  # noqa: PT017
+
+
+def inbox_of(handle: SessionHandle) -> Inbox:
+    """The insides of a session of this run."""
+    inbox = handle._target
+    assert isinstance(inbox, Inbox)
+    return inbox

@@ -11,7 +11,7 @@ from trio_claude._session.context import current_run, lives, require_run
 from trio_claude._session.incarnation import Incarnation
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
-from .support import spec
+from .support import inbox_of, spec
 
 
 def test_outside_of_trio_there_is_no_run() -> None:
@@ -48,7 +48,7 @@ async def test_a_task_knows_whose_code_it_is() -> None:
 
     async with open_session(backend=ScriptedBackend(answer)) as session:
         await session.query("hello")
-        incarnation = session._inbox.incarnation
+        incarnation = inbox_of(session).incarnation
         assert lives.get() == ()
     assert seen == [(incarnation,), (incarnation,)]
 
@@ -91,7 +91,7 @@ async def test_a_session_cannot_wait_for_itself() -> None:
     async with open_supervisor([spec("a", ScriptedBackend(answer), restart="transient")]):
         session = get_session("a")
         assert str(await session.query("hello")) == "done"
-        await session._inbox.incarnation.wait_ended()  # type: ignore[union-attr]
+        await inbox_of(session).incarnation.wait_ended()  # type: ignore[union-attr]
     assert len(refused) == 2
 
 

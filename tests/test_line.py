@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_claude._session.line import Line, Taker
-from trio_claude._session.turn import Clear
+from trio_claude._session.question import Clear
 
 
 async def test_requests_are_taken_in_the_order_in_which_they_came() -> None:

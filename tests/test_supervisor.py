@@ -24,7 +24,7 @@ from trio_claude import (
 from trio_claude._supervision.policy import Strategy
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
-from .support import Record, hang, nothing_left, spec
+from .support import Record, hang, inbox_of, nothing_left, spec
 
 
 async def test_start_terminate_and_the_name_is_free_again() -> None:
@@ -421,7 +421,7 @@ async def test_two_events_of_one_moment(autojump_clock: MockClock) -> None:
             [spec("a"), spec("b")], strategy=strategy, on_event=record
         ) as supervisor:
             for name in "ab":
-                incarnation = supervisor.get_session(name)._inbox.incarnation
+                incarnation = inbox_of(supervisor.get_session(name)).incarnation
                 assert incarnation is not None
                 incarnation.crash(ValueError(name))
             await trio.testing.wait_all_tasks_blocked()

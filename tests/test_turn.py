@@ -33,11 +33,12 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
-from trio_claude._session.turn import Clear, Turn
+from trio_claude._session.question import Clear
+from trio_claude._session.turn import Turn
 from trio_claude.simulator import open_simulator
 from trio_claude.testing import ScriptedBackend, crash
 
-from .support import spec
+from .support import inbox_of, spec
 
 _Block: TypeAlias = AbstractAsyncContextManager[trio.abc.ReceiveChannel[Event]]
 
@@ -221,7 +222,7 @@ async def test_a_crash_after_a_clear_is_the_turn_s_alone() -> None:
 async def test_only_the_first_crash_counts() -> None:
     """A fault in what has ended already changes nothing."""
     async with open_supervisor([spec("a")]) as supervisor:
-        incarnation = supervisor.get_session("a")._inbox.incarnation
+        incarnation = inbox_of(supervisor.get_session("a")).incarnation
         assert incarnation is not None
         first = ValueError("first")
         await crash(supervisor.get_session("a"), first)
@@ -321,7 +322,7 @@ async def test_a_turn_that_fails_at_once_is_not_kept() -> None:
         for _ in range(20):  # which one comes first depends on Trio's scheduler
             async with session.stream("Hi") as events:
                 await trio.testing.wait_all_tasks_blocked()
-                assert session._inbox.turn is None
+                assert inbox_of(session).turn is None
                 with pytest.raises(APIConnectionError):
                     await events.receive()
 

@@ -83,7 +83,7 @@ from ._options import (
     configure as configure,
 )
 from ._session.handle import SessionHandle as SessionHandle
-from ._session.turn import ResponseStream as ResponseStream
+from ._session.stream import ResponseStream as ResponseStream
 from ._supervision.asking import query as query, stream as stream
 from ._supervision.events import (
     IntensityExceeded as IntensityExceeded,

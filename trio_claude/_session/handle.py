@@ -5,19 +5,18 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, final
 
-import trio
-
 from .._cli_options import PERMISSION_MODES, PermissionMode
 from .._errors import ConfigurationError
 from .._messages import ResultMessage
 from .._validation import is_name
-from .turn import ResponseStream, Turn
+from .stream import ResponseStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Mapping
 
     from .._options import Overrides
-    from .inbox import Inbox, Status
+    from .question import Question
+    from .target import Status, Target
 
 
 @final
@@ -29,33 +28,33 @@ class SessionHandle:
     :class:`UsageError`.
     """
 
-    __slots__ = ("__weakref__", "_inbox")
+    __slots__ = ("__weakref__", "_target")
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, target: Target) -> None:
+        self._target = target
 
     def __repr__(self) -> str:
-        return f"<SessionHandle {self._inbox.called!r} {self.status}>"
+        return f"<SessionHandle {self._target.called!r} {self.status}>"
 
     @property
     def name(self) -> Hashable | None:
         """The session's name, or None."""
-        return self._inbox.name
+        return self._target.name
 
     @property
     def id(self) -> Hashable:
         """The session's id with its supervisor."""
-        return self._inbox.id
+        return self._target.id
 
     @property
     def status(self) -> Status:
         """``"starting"``, ``"running"``, ``"restarting"`` or ``"stopped"``."""
-        return self._inbox.status
+        return self._target.status
 
     @property
     def session_id(self) -> str | None:
         """The conversation's id; None before the first turn that succeeded and after ``clear``."""
-        return self._inbox.session_id
+        return self._target.session_id
 
     def is_alive(self) -> bool:
         """Whether the session runs. One that is being started or restarted does not."""
@@ -79,7 +78,8 @@ class SessionHandle:
           UsageError: called from inside this session's own turn, by a task that has a stream of
             this session open, or from another run.
         """
-        async with self.stream(prompt, **overrides) as events:
+        question = self._target.new_question(prompt, overrides, whole=True)
+        async with self._stream(question) as events:
             async for event in events:
                 if isinstance(event, ResultMessage):
                     return event
@@ -95,14 +95,12 @@ class SessionHandle:
         conversation as it was before. Arguments and errors are those of :meth:`query`; what the
         turn fails of is raised from the stream.
         """
-        return self._stream(self._inbox.new_turn(prompt, overrides))
+        return self._stream(self._target.new_question(prompt, overrides))
 
     @asynccontextmanager
-    async def _stream(self, turn: Turn) -> AsyncIterator[ResponseStream]:
-        self._inbox.check_call(waits=True)  # once more: much may have happened since the call
-        self._inbox.check_room(turn)
-        await self._inbox.put(turn)
-        stream = ResponseStream(turn)
+    async def _stream(self, question: Question) -> AsyncIterator[ResponseStream]:
+        await self._target.put(question)
+        stream = ResponseStream(question)
         try:
             yield stream
         finally:
@@ -117,8 +115,7 @@ class SessionHandle:
           SessionCrashed, SessionRestarted, SessionTerminated: the session went away.
           UsageError: called from inside this session's own turn, or from another run.
         """
-        self._inbox.check_call(waits=True)
-        await self._inbox.clear()
+        await self._target.clear()
 
     async def interrupt(self) -> None:
         """End the turn in flight: its caller gets :class:`Interrupted`, the session lives.
@@ -126,15 +123,7 @@ class SessionHandle:
         Waits until the turn is off the session; those who wait in line are served next. Without
         a turn in flight nothing happens. If cancelled, the turn still ends.
         """
-        self._inbox.check_call(waits=False)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        turn = self._inbox.turn
-        if turn is not None:
-            turn.interrupt()
-            if not self._inbox.is_inside():
-                await turn.wait_ended()
-                return
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._target.interrupt()
 
     async def set_model(self, model: str | None) -> None:
         """Let the agent use another model from now on, also in the turn in flight.
@@ -151,7 +140,7 @@ class SessionHandle:
         """
         if model is not None and not is_name(model):
             raise ConfigurationError(f"model must be the name of a model or None, not {model!r}")
-        await self._inbox.control("set_model", {"subtype": "set_model", "model": model})
+        await self._target.control("set_model", {"subtype": "set_model", "model": model})
 
     async def set_permission_mode(self, mode: PermissionMode) -> None:
         """Let other permissions hold from now on, also in the turn in flight.
@@ -161,7 +150,7 @@ class SessionHandle:
         if mode not in PERMISSION_MODES:
             valid = ", ".join(PERMISSION_MODES)
             raise ConfigurationError(f"mode must be one of {valid}, not {mode!r}")
-        await self._inbox.control(
+        await self._target.control(
             "set_permission_mode", {"subtype": "set_permission_mode", "mode": mode}
         )
 
@@ -170,21 +159,21 @@ class SessionHandle:
 
         Errors are those of :meth:`set_model`.
         """
-        return await self._inbox.control("mcp_status", {"subtype": "mcp_status"})
+        return await self._target.control("mcp_status", {"subtype": "mcp_status"})
 
     async def server_info(self) -> Mapping[str, Any]:
         """What the program said of itself when it was started: commands, agents, models, account.
 
         Errors are those of :meth:`set_model`.
         """
-        return await self._inbox.control("server_info", None)
+        return await self._target.control("server_info", None)
 
     async def context_usage(self) -> Mapping[str, Any]:
         """How much of the model's context the conversation takes, in tokens, by what they are for.
 
         Errors are those of :meth:`set_model`.
         """
-        return await self._inbox.control("context_usage", {"subtype": "get_context_usage"})
+        return await self._target.control("context_usage", {"subtype": "get_context_usage"})
 
     async def rewind_files(
         self, user_message_id: str, *, dry_run: bool = False
@@ -206,7 +195,7 @@ class SessionHandle:
             "user_message_id": user_message_id,
             **({"dry_run": True} if dry_run else {}),
         }
-        return await self._inbox.control("rewind_files", request)
+        return await self._target.control("rewind_files", request)
 
     async def stop(self) -> None:
         """Ask the session to finish normally, and wait until this incarnation has ended.
@@ -216,11 +205,4 @@ class SessionHandle:
         rules. If cancelled, the session still finishes. Called from inside the session's own turn,
         or by a task that has its stream open, this does not wait: the turn waits for that task.
         """
-        self._inbox.check_call(waits=False)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        incarnation = self._inbox.incarnation
-        if incarnation is not None:
-            incarnation.finish()
-            if not self._inbox.waits_for_caller():
-                await incarnation.wait_ended()
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._target.stop()

@@ -5,14 +5,13 @@ So nobody is lost when an incarnation ends: its callers wait in line for the nex
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from .._backends.base import Controllable
 from .._errors import (
-    ConfigurationError,
     ControlError,
     SessionBusy,
     SessionCrashed,
@@ -22,19 +21,19 @@ from .._errors import (
 from .._options import SessionOptions
 from .context import current_run, lives, require_run
 from .line import Line, Taker
-from .turn import Clear, Request, Turn
+from .question import Clear, Question, Request
+from .target import Status, Target, checked_prompt
+from .turn import Turn
 from .watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from .._backends.base import Conversation
     from .incarnation import Incarnation
 
-Status: TypeAlias = Literal["starting", "running", "restarting", "stopped"]
 
-
-class Inbox(Watched):
+class Inbox(Target, Watched):
     """Everything that a handle needs of its session, whichever incarnation it is in."""
 
     def __init__(self, name: Hashable | None, id: Hashable, options: SessionOptions) -> None:  # noqa: A002
@@ -42,8 +41,10 @@ class Inbox(Watched):
         self.id = id
         self.options = options
         """What holds for the session, below what a call says."""
-        self.status: Status = "starting"
-        self.session_id: str | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when the status or the conversation's id has become another, in the same breath."""
+        self._status: Status = "starting"
+        self._session_id: str | None = None
         self.resumed = False
         """Whether the conversation continues that of the incarnation before."""
         self.incarnation: Incarnation | None = None
@@ -59,13 +60,28 @@ class Inbox(Watched):
         self._closed = True
         self.open()
 
-    def __str__(self) -> str:
-        return f"session {self.called!r}"
+    @property
+    def status(self) -> Status:
+        """Where it stands."""
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        if self.on_change is not None:
+            self.on_change()
 
     @property
-    def called(self) -> Hashable:
-        """How the session is called in messages."""
-        return self.id if self.name is None else self.name
+    def session_id(self) -> str | None:
+        """The conversation's id; None before the first turn that succeeded."""
+        return self._session_id
+
+    @session_id.setter
+    def session_id(self, session_id: str | None) -> None:
+        if session_id != self._session_id:
+            self._session_id = session_id
+            if self.on_change is not None:
+                self.on_change()
 
     @property
     def waiting(self) -> int:
@@ -169,19 +185,21 @@ class Inbox(Watched):
         """Whether the turn in flight can only go on when the calling task does."""
         return self.is_inside() or (self.turn is not None and self.turn.is_read_here())
 
-    def new_turn(self, prompt: object, overrides: Mapping[str, Any]) -> Turn:
-        """A turn that can be put in line.
-
-        Raises:
-          ConfigurationError: the prompt is empty or no text, or an option is not valid.
-          UsageError: the call cannot work from here.
-        """
+    def new_question(
+        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
+    ) -> Question:
         self.check_call(waits=True)
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ConfigurationError(f"the prompt must be text that is not empty, not {prompt!r}")
-        return Turn(prompt, SessionOptions(**overrides) if overrides else None)
+        return Turn(checked_prompt(prompt), SessionOptions(**overrides) if overrides else None)
 
-    def check_room(self, turn: Turn) -> None:
+    async def put(self, question: Question) -> None:
+        assert isinstance(question, Turn)
+        self.check_call(waits=True)  # once more: much may have happened since the call
+        self._check_room(question)
+        await self._put(question)
+        if not question.ended:
+            self.turn = question  # the session may come to it only after its caller
+
+    def _check_room(self, turn: Turn) -> None:
         """Raise SessionBusy if the turn would have to wait now, and may not."""
         if self._closed:
             raise self.gone()
@@ -195,7 +213,11 @@ class Inbox(Watched):
                 f"may wait for it (waiting now: {self.waiting})"
             )
 
-    async def put(self, request: Request) -> None:
+    def is_waiting(self, request: Request) -> bool:
+        """Whether it is in line, and was not taken yet."""
+        return request in self._line
+
+    async def _put(self, request: Request) -> None:
         """Wait in line until an incarnation has taken the request.
 
         Raises:
@@ -210,8 +232,6 @@ class Inbox(Watched):
             if isinstance(exc, trio.ClosedResourceError):
                 raise self.gone() from self._cause
             raise
-        if isinstance(request, Turn) and not request.ended:
-            self.turn = request  # the session may come to it only after its caller
 
     def _left(self) -> None:
         self._present -= 1
@@ -227,17 +247,6 @@ class Inbox(Watched):
         return error
 
     async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Ask for more than turns, once a conversation is open.
-
-        Args:
-          what: the handle's method that it is for.
-          request: as the ``claude`` program takes it; None for what it says of itself.
-
-        Raises:
-          ControlError: it was refused, or not answered.
-          SessionTerminated: the session is stopped, or is being stopped meanwhile.
-          UsageError: it can't be asked for that.
-        """
         self.check_call(waits=False)
         while True:
             conversation = await self._open_conversation()
@@ -265,7 +274,28 @@ class Inbox(Watched):
         return self._conversation
 
     async def clear(self) -> None:
-        """Put the request to forget the conversation in line, and wait until that is done."""
+        self.check_call(waits=True)
         clear = Clear()
-        await self.put(clear)
+        await self._put(clear)
         await clear.wait()
+
+    async def interrupt(self) -> None:
+        self.check_call(waits=False)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        turn = self.turn
+        if turn is not None:
+            turn.interrupt()
+            if not self.is_inside():
+                await turn.wait_ended()
+                return
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def stop(self, *, waits: bool = True) -> None:
+        self.check_call(waits=False)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        incarnation = self.incarnation
+        if incarnation is not None:
+            incarnation.finish()
+            if waits and not self.waits_for_caller():
+                await incarnation.wait_ended()
+        await trio.lowlevel.cancel_shielded_checkpoint()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from .turn import Request
+    from .question import Request
 
 
 @final
@@ -32,6 +32,9 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self._waiting
 
     @trio.lowlevel.enable_ki_protection
     async def put(self, request: Request) -> None:

@@ -8,7 +8,8 @@ import attrs
 import trio
 
 from .._errors import SessionCrashed, SessionRestarted, SessionTerminated, TrioClaudeError
-from .turn import Clear, Turn
+from .question import Clear
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .._backends.base import Connection, Conversation

@@ -23,7 +23,6 @@ an interruption, comes before 3, and then it ends the turn for both; or after.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Literal, final
 
 import trio
@@ -40,7 +39,7 @@ from .._errors import (
 )
 from .._messages import AssistantMessage, Event, ResultMessage, partial_message
 from .._options import SessionOptions, merge
-from .context import current_run, require_run
+from .question import Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -48,57 +47,7 @@ if TYPE_CHECKING:
     from .._backends.base import Conversation
 
 
-class Request:
-    """Something that a caller asks of a session, with exactly one outcome."""
-
-    def __init__(self) -> None:
-        self.on_end: Callable[[], None] = _nobody_to_tell
-        """Called when there is an outcome, in the same breath."""
-        self.told = False
-        """Whether the one who asked was told that it failed."""
-        self._ended = trio.Event()
-        self._error: TrioClaudeError | None = None
-
-    def end(self, error: TrioClaudeError | None) -> None:
-        """Give the outcome; None is success. Only the first one counts."""
-        if not self._ended.is_set():
-            self._error = error
-            self._ended.set()
-            self.on_end()
-
-    @property
-    def ended(self) -> bool:
-        """Whether there is an outcome."""
-        return self._ended.is_set()
-
-    async def wait(self) -> None:
-        """Wait for the outcome, and raise it if it is an error."""
-        # No checkpoint once there is an outcome: a cancellation would hide it.
-        if not self._ended.is_set():
-            await self._ended.wait()
-        self.raise_error()
-
-    async def wait_ended(self) -> None:
-        """Wait until there is an outcome, whatever it is."""
-        if not self._ended.is_set():
-            await self._ended.wait()
-
-    def raise_error(self) -> None:
-        """Raise the outcome if it is an error."""
-        if self._error is not None:
-            self.told = True
-            raise self._error
-
-
-def _nobody_to_tell() -> None:
-    """What a request that is in no line does when it ends."""
-
-
-class Clear(Request):
-    """The request to forget the conversation."""
-
-
-class Turn(Request):
+class Turn(Question):
     """One question, and how it is answered."""
 
     def __init__(self, prompt: str, overrides: SessionOptions | None = None) -> None:
@@ -106,16 +55,11 @@ class Turn(Request):
         self.prompt = prompt
         self._overrides = overrides
         self._scope = trio.CancelScope()
-        self._intent: Literal["interrupted", "abandoned"] | None = None
-        self._caller = self._reader = trio.lowlevel.current_task()
         # How the two sides meet: the answer and that it is there; the end of reading it, and why.
         self._answer: Answer | None = None
         self._begun = trio.Event()
         self._reading = trio.CancelScope()
         self._found: ResultMessage | Exception | None = None
-        self._lock = trio.Lock()  # one task reads at a time
-        self.ready: deque[Event] = deque()
-        """Received, and not yet given to the user."""
         self.result: ResultMessage | None = None
         """What it ended with, once it is whole."""
 
@@ -214,16 +158,6 @@ class Turn(Request):
 
     # ---- everybody's ----
 
-    def is_read_here(self) -> bool:
-        """Whether it goes on only if the calling task reads on."""
-        if self.ended or self._intent is not None:
-            return False
-        here = trio.lowlevel.current_task()
-        if self._reader is here:
-            return True
-        # Whoever read it last is no task any more, so it is back with the one who asked.
-        return self._caller is here and getattr(self._reader.coro, "cr_frame", None) is None
-
     def interrupt(self) -> None:
         """End the turn: its caller gets Interrupted."""
         self._cancel("interrupted")
@@ -239,31 +173,11 @@ class Turn(Request):
             self._intent = intent
             self._scope.cancel(reason=f"turn {intent}")
 
-    async def receive(self) -> Event:
-        """The next event, for the stream; for when none is ready."""
-        try:
-            self._lock.acquire_nowait()  # `async with` lets all other tasks run first
-        except trio.WouldBlock:
-            await self._lock.acquire()
-        try:
-            if not self.ready:
-                await self._receive_some()
-            return self.ready.popleft()
-        finally:
-            self._lock.release()
-
-    async def _receive_some(self) -> None:
-        self._reader = trio.lowlevel.current_task()
+    async def _read(self) -> list[Event]:
         if not self._begun.is_set():
             await self._begun.wait()
-        if not self.ended:
-            self.ready += await self._read()
-        if not self.ready:
-            self.raise_error()
-            raise trio.EndOfChannel
-
-    async def _read(self) -> list[Event]:
-        """The next events; none where reading is at an end, and the outcome is there."""
+        if self.ended:
+            return []
         assert self._answer is not None
         if not self._reading.cancel_called:  # else a reader came to the end, and was cancelled
             try:
@@ -321,75 +235,3 @@ class _Pump(Answer):
 
     def partial(self) -> AssistantMessage | None:
         return partial_message(self._seen)
-
-
-class ResponseStream(trio.abc.ReceiveChannel[Event]):
-    """The events of one turn, as they come; the last one is the :class:`ResultMessage`.
-
-    Made by ``stream``. Reading sets the pace: while nobody reads, the answer waits at its source;
-    but for the ``claude`` program's, which are kept here, for what it asks meanwhile is answered.
-    After the result the stream ends; a turn that fails raises its error from ``receive``, each
-    time that it is called. Cancelling ``receive`` loses no event.
-    """
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-        self._ready = turn.ready
-        self._closed = False
-        self._run = current_run()
-
-    def __repr__(self) -> str:
-        state = "ended" if self._turn.ended else "closed" if self._closed else "open"
-        return f"<ResponseStream {state}>"
-
-    async def receive(self) -> Event:
-        """The next event; blocks until there is one.
-
-        Raises:
-          trio.EndOfChannel: the result was received before.
-          trio.ClosedResourceError: the stream was closed, or its block was left.
-          QueryError: the turn failed.
-          SessionCrashed, SessionRestarted, SessionTerminated: the session went away in this turn.
-          UsageError: called from another run.
-        """
-        if self._ready:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return self._ready.popleft()
-        require_run(self._run, "this stream")
-        if self._closed:
-            await trio.lowlevel.checkpoint()
-            raise _closed()
-        try:
-            return await self._turn.receive()
-        except Interrupted:
-            if self._closed:  # by another task, meanwhile
-                raise _closed() from None
-            raise
-
-    async def __anext__(self) -> Event:
-        # What `async for` calls. To give an event that has come already costs 0.4 µs, which Trio's
-        # own way, by `receive`, makes 0.6. Half of it is the check for cancellation: a body that
-        # cancels its own scope, and awaits nothing, is to get no event more.
-        if self._ready:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return self._ready.popleft()
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-
-    async def aclose(self) -> None:
-        """End the turn, if it has not ended, and wait until it is off the session.
-
-        What the conversation remembers is then as before the turn. If cancelled, the turn still
-        ends, soon afterwards.
-        """
-        require_run(self._run, "this stream")
-        self._closed = True
-        self._ready.clear()
-        self._turn.abandon()
-        await self._turn.wait_ended()
-
-
-def _closed() -> trio.ClosedResourceError:
-    return trio.ClosedResourceError("this stream is closed: its block was left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Unpack
 
 from .._session.handle import SessionHandle
-from .names import get_session
+from .names import asked_session
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .._messages import ResultMessage
     from .._options import Overrides
-    from .._session.turn import ResponseStream
+    from .._session.stream import ResponseStream
 
 
 async def query(
@@ -51,4 +51,4 @@ def stream(
 
 
 def _handle(target: SessionHandle | Hashable) -> SessionHandle:
-    return target if isinstance(target, SessionHandle) else get_session(target)
+    return target if isinstance(target, SessionHandle) else asked_session(target)

@@ -19,7 +19,7 @@ from .._options import (
     merge,
 )
 from .._session.handle import SessionHandle
-from .._session.inbox import Inbox, Status
+from .._session.inbox import Inbox
 from .._session.incarnation import Incarnation
 from .._session.session import Session
 from .names import register_session, unregister_session
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
     from .._backends.base import Backend
+    from .._session.target import Status
     from .connections import Connections, Shared
     from .spec import SupervisorSpec
 
@@ -72,7 +73,7 @@ class Child(ABC):
         """How it is called in messages and events."""
         return self.id if self.spec.name is None else self.spec.name
 
-    def begin(self) -> Incarnation:
+    async def begin(self) -> Incarnation:
         """Take what it needs to live, and make the next incarnation.
 
         Raises:
@@ -80,7 +81,7 @@ class Child(ABC):
           ConfigurationError: an option is not valid.
           SupervisorError: a registry raised.
         """
-        self._open()
+        await self._open()
         self.incarnation = Incarnation(self.number)
         return self.incarnation
 
@@ -115,14 +116,14 @@ class Child(ABC):
         """Let the next incarnation continue nothing."""
 
     @abstractmethod
-    def _open(self) -> None: ...
+    async def _open(self) -> None: ...
 
     @abstractmethod
     async def main(self, incarnation: Incarnation) -> None:
         """What an incarnation does."""
 
     @abstractmethod
-    def close(self, cause: Exception | None) -> None:
+    async def close(self, cause: Exception | None) -> None:
         """Give back what :meth:`begin` took, and let nobody wait. May be called again.
 
         Args:
@@ -132,9 +133,9 @@ class Child(ABC):
           SupervisorError: a registry raised; all else was done.
         """
 
-    def forget(self, cause: Exception | None) -> None:
+    async def forget(self, cause: Exception | None) -> None:
         """As :meth:`close`, for ever."""
-        self.close(cause)
+        await self.close(cause)
 
 
 class SessionChild(Child):
@@ -175,12 +176,12 @@ class SessionChild(Child):
     def set_status(self, status: Status) -> None:
         self.inbox.status = status
 
-    def _open(self) -> None:
+    async def _open(self) -> None:
         self.inbox.open()
         if self.number > 1:
             self._inherit()
-        if self.spec.name is not None and not self._named:
-            register_session(self.spec.name, self.handle)
+        if not self._named:
+            await register_session(self.handle)
             self._named = True
         if self._shared is None or self._shared.failed:
             self._shared = self._connections.use(self._backend)
@@ -195,8 +196,8 @@ class SessionChild(Child):
     def forget_conversation(self) -> None:
         self.inbox.forget_conversation()
 
-    def begin(self) -> Incarnation:
-        self.inbox.incarnation = super().begin()
+    async def begin(self) -> Incarnation:
+        self.inbox.incarnation = await super().begin()
         return self.inbox.incarnation
 
     @trio.lowlevel.disable_ki_protection  # from here on it is the backend's code
@@ -204,17 +205,17 @@ class SessionChild(Child):
         assert self._shared is not None
         await Session(self.inbox, incarnation, await self._shared.connection()).run()
 
-    def close(self, cause: Exception | None) -> None:
+    async def close(self, cause: Exception | None) -> None:
         self.inbox.close(cause)
         if self._named:
             self._named = False
-            unregister_session(self.spec.name)
+            await unregister_session(self.handle)
 
-    def forget(self, cause: Exception | None) -> None:
+    async def forget(self, cause: Exception | None) -> None:
         shared, self._shared = self._shared, None
         if shared is not None:
             self._connections.leave(shared)
-        super().forget(cause)
+        await super().forget(cause)
 
 
 class SupervisorChild(Child):
@@ -249,13 +250,13 @@ class SupervisorChild(Child):
     def forget_conversation(self) -> None:
         """It has none of its own."""
 
-    def _open(self) -> None:
+    async def _open(self) -> None:
         """Its name is taken by the supervisor that runs in it."""
 
     async def main(self, incarnation: Incarnation) -> None:
         await self._main(incarnation)
 
-    def close(self, cause: Exception | None) -> None:
+    async def close(self, cause: Exception | None) -> None:
         """Nobody waits for it, and its name is gone with the supervisor in it."""
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .._options import RestartType
     from .._session.handle import SessionHandle
-    from .._session.inbox import Status
+    from .._session.target import Status
 
 
 @attrs.frozen(kw_only=True)

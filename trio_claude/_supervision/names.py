@@ -2,7 +2,9 @@
 
 A name is any hashable and belongs to this ``trio.run``. ``Global(key)`` belongs to the whole
 cluster, which without one is this run. ``Via(registry, key)`` is kept by a registry of the user's.
-All three end at the same three methods: those of a :class:`Registry`.
+All of them end at the same three methods, those of a :class:`Registry`; but for the names of a
+cluster that this run is connected to. To take one of these is to ask others, so it waits, and what
+the cluster needs for that is a :class:`Cluster`.
 
 The name is its session's, not its incarnation's: it is taken before the first start, stays while
 the session is being restarted, and is free once the session is stopped.
@@ -46,6 +48,30 @@ class Registry(Protocol):
 
     def lookup(self, key: Hashable) -> SessionHandle | None:
         """The handle under the key, or None."""
+
+
+class Cluster(Protocol):
+    """What a run that is connected to a cluster has besides its own names."""
+
+    async def register(self, handle: SessionHandle) -> None:
+        """Take the session's name in the cluster, if it is one of the cluster's.
+
+        Raises:
+          SessionExists: it is taken.
+          ClusterError: the cluster is lost.
+        """
+
+    async def unregister(self, handle: SessionHandle) -> None:
+        """Free what :meth:`register` took. Not cancelled, and bounded."""
+
+    def lookup(self, name: Global) -> SessionHandle | None:
+        """The session with this name, as far as this process has heard. Never blocks."""
+
+    def asked(self, name: Global) -> SessionHandle:
+        """What to ask for a session that may be on another node: found when it is asked."""
+
+    def names(self) -> Collection[Hashable]:
+        """The names of the cluster, as far as this process has heard."""
 
 
 class _Table(dict[Hashable, _Value]):
@@ -121,12 +147,13 @@ class Via:
         refuse_none(self, "registry", "key")
 
 
-@attrs.frozen
+@attrs.define
 class _Directory:
     """The names of one run."""
 
     sessions: _Table[SessionHandle] = attrs.field(factory=_Table)
     supervisors: _Table[Supervisor] = attrs.field(factory=_Table)
+    cluster: Cluster | None = None
 
 
 _directory: trio.lowlevel.RunVar[_Directory] = trio.lowlevel.RunVar("trio_claude names")
@@ -147,54 +174,106 @@ def _run_directory() -> _Directory:
         ) from exc
 
 
-def _resolve(name: Hashable) -> tuple[Registry, Hashable]:
-    """The registry that keeps this name, and its key there."""
+def connected_cluster() -> Cluster | None:
+    """The cluster that this run is connected to, or None."""
+    return _run_directory().cluster
+
+
+def set_cluster(cluster: Cluster | None) -> None:
+    """Say which cluster this run is connected to from now on; None for no longer to any.
+
+    Raises:
+      UsageError: it is connected already, or has sessions whose Global names are this run's only.
+    """
+    directory = _run_directory()
+    if cluster is not None:
+        if directory.cluster is not None:
+            raise UsageError("this run is connected to a cluster already")
+        mine = [name for name in directory.sessions if isinstance(name, Global)]
+        if mine:
+            raise UsageError(
+                f"connect to the cluster before the sessions are started that are to be known in "
+                f"it: {there_are(mine)}, known in this run only"
+            )
+    directory.cluster = cluster
+
+
+def _checked(name: Hashable) -> Hashable:
     if name is None or not is_hashable(name):
         raise ConfigurationError(f"a name must be hashable and not None, not {name!r}")
+    return name
+
+
+def _resolve(name: Hashable) -> tuple[Registry, Hashable]:
+    """The registry that keeps this name, and its key there."""
     if isinstance(name, Via):
         return name.registry, name.key
-    # A Global keeps its class in the key, so Global("a") and "a" are two names. A connected
-    # cluster will put its own registry here.
+    # A Global keeps its class in the key, so Global("a") and "a" are two names.
     return _run_directory().sessions, name
 
 
-def register_session(name: Hashable, handle: SessionHandle) -> None:
-    """Take the name.
+async def register_session(handle: SessionHandle) -> None:
+    """Take the session's name, if it has one. Waits only where others are to be asked.
 
     Raises:
       SessionExists: it is taken.
       SupervisorError: the user's registry raised.
+      ClusterError: the cluster is lost.
     """
-    registry, key = _resolve(name)
-    try:
-        registry.register(key, handle)
-    except TrioClaudeError:
-        raise
-    except Exception as exc:
-        raise SupervisorError(f"the registry of {name!r} could not register it") from exc
+    name, cluster = handle.name, connected_cluster()
+    if name is not None and not (cluster is not None and isinstance(name, Global)):
+        registry, key = _resolve(name)
+        try:
+            registry.register(key, handle)
+        except TrioClaudeError:
+            raise
+        except Exception as exc:
+            raise SupervisorError(f"the registry of {name!r} could not register it") from exc
+    if cluster is not None:
+        try:
+            await cluster.register(handle)
+        except BaseException:
+            _unregister_here(name, handle)
+            raise
 
 
-def unregister_session(name: Hashable) -> None:
-    """Free the name.
+async def unregister_session(handle: SessionHandle) -> None:
+    """Free the session's name. Waits only where others are to be told, not for ever.
 
     Raises:
       SupervisorError: the user's registry raised.
     """
+    cluster = connected_cluster()
+    if cluster is not None:
+        await cluster.unregister(handle)
+    _unregister_here(handle.name, handle)
+
+
+def _unregister_here(name: Hashable, handle: SessionHandle) -> None:
     registry, key = _resolve(name)
-    try:
+    if isinstance(name, Via):
+        try:
+            registry.unregister(key)
+        except Exception as exc:
+            raise SupervisorError(f"the registry of {name!r} could not unregister it") from exc
+    elif registry.lookup(key) is handle:
         registry.unregister(key)
-    except Exception as exc:
-        raise SupervisorError(f"the registry of {name!r} could not unregister it") from exc
 
 
 def whereis(name: Hashable) -> SessionHandle | None:
     """The session with this name, or None. Never blocks.
 
+    A :class:`Global` name is looked up in what this process has heard of the cluster, which is a
+    moment old; ``query`` and ``stream`` by name ask the cluster.
+
     Raises:
       UsageError: called outside of a Trio run.
       SupervisorError: the user's registry raised.
     """
-    registry, key = _resolve(name)
+    registry, key = _resolve(_checked(name))
+    cluster = connected_cluster()
+    if cluster is not None and isinstance(name, Global):
+        return cluster.lookup(name)
     try:
         return registry.lookup(key)
     except Exception as exc:
@@ -211,15 +290,37 @@ def get_session(name: Hashable) -> SessionHandle:
     """
     handle = whereis(name)
     if handle is None:
-        raise SessionNotFound(f"no session is named {name!r}; {there_are(_known_beside(name))}")
+        raise not_found(name)
     return handle
+
+
+def asked_session(name: Hashable) -> SessionHandle:
+    """What to ask for the session with this name. Never blocks.
+
+    Raises:
+      SessionNotFound: there is none. In a cluster, that is found out when it is asked.
+      UsageError: called outside of a Trio run.
+      SupervisorError: the user's registry raised.
+    """
+    cluster = connected_cluster()
+    if cluster is not None and isinstance(name, Global):
+        return cluster.asked(name)
+    return get_session(name)
+
+
+def not_found(name: Hashable) -> SessionNotFound:
+    """The error that says so, with the names that there are."""
+    return SessionNotFound(f"no session is named {name!r}; {there_are(_known_beside(name))}")
 
 
 def _known_beside(name: Hashable) -> Collection[Hashable]:
     """The names that could have been meant."""
     if isinstance(name, Via):
         return name.registry.keys() if isinstance(name.registry, LocalRegistry) else ()
-    return _run_directory().sessions
+    directory = _run_directory()
+    if directory.cluster is not None:
+        return [*directory.cluster.names(), *directory.sessions]
+    return directory.sessions
 
 
 def there_are(names: Collection[Hashable]) -> str:
@@ -254,10 +355,8 @@ def get_supervisor(name: Hashable) -> Supervisor:
       SessionNotFound: there is none; the message names those that there are.
       UsageError: called outside of a Trio run.
     """
-    if name is None or not is_hashable(name):
-        raise ConfigurationError(f"a name must be hashable and not None, not {name!r}")
     supervisors = _run_directory().supervisors
-    supervisor = supervisors.lookup(name)
+    supervisor = supervisors.lookup(_checked(name))
     if supervisor is None:
         raise SessionNotFound(f"no supervisor is named {name!r}; {there_are(supervisors)}")
     return supervisor

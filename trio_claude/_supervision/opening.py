@@ -18,6 +18,7 @@ import trio
 from .._errors import RestartIntensityExceeded
 from .._options import BackendLike, Overrides, SessionOptions, SessionSpec
 from .._session.context import current_run
+from .._session.inbox import Inbox
 from .._validation import refuse_unknown
 from .child import Child, SessionChild, SupervisorChild
 from .control import Control
@@ -165,7 +166,9 @@ async def _open_session(spec: SessionSpec) -> AsyncIterator[SessionHandle]:
     async with open_supervisor() as supervisor:
         handle = await supervisor.start_session(spec)
         yield handle
-        handle._inbox.raise_untold_crash()
+        inbox = handle._target
+        assert isinstance(inbox, Inbox)
+        inbox.raise_untold_crash()
 
 
 # Protected, so that a Ctrl-C comes where this waits, or in the block, and not between two lines.

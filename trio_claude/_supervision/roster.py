@@ -41,8 +41,8 @@ from .policy import RestartIntensity, is_restarted, restart_group, shuts_down
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
-    from .._session.inbox import Status
     from .._session.incarnation import Incarnation, Intent
+    from .._session.target import Status
     from .spec import SupervisorSpec
 
 # How long a child that was cancelled may take before the log says so, again and again.
@@ -99,7 +99,7 @@ class Roster:
             await self._stop(child, "terminate", 0.0)
             error = _CalledOff(child)
         if error is not None:
-            self._close_unasked(child, for_ever=True)
+            await self._close_unasked(child, for_ever=True)
             raise error.told() if isinstance(error, _CalledOff) else error
 
     def _check_room(self) -> None:
@@ -115,7 +115,7 @@ class Roster:
         followers = child.cancel_retry()
         await self._stop(child, "terminate", child.spec.shutdown)
         try:
-            self._close(child, for_ever=True)
+            await self._close(child, for_ever=True)
         finally:
             await self._start_group(followers)
 
@@ -135,7 +135,7 @@ class Roster:
         if error is None:
             child.restarts += 1
         elif not isinstance(error, _CalledOff):  # else somebody else is about to deal with it
-            self._close_unasked(child, cause=error)
+            await self._close_unasked(child, cause=error)
         await self._start_group(followers)
         if isinstance(error, _CalledOff):
             if child.terminates_waiting:
@@ -177,7 +177,7 @@ class Roster:
             self._add(child)
             error = await self._start(child)
             if error is not None and not isinstance(error, _CalledOff):
-                self._close_unasked(child, for_ever=True)
+                await self._close_unasked(child, for_ever=True)
                 return error
         return None
 
@@ -190,7 +190,7 @@ class Roster:
         child.number += 1
         self._report(SessionStarting, child)
         try:
-            incarnation = child.begin()
+            incarnation = await child.begin()
         except Exception as exc:
             return self._start_failed(child, exc)
         self._nursery.start_soon(self._live, child, incarnation)
@@ -254,7 +254,7 @@ class Roster:
         if is_restarted(child.spec.restart, crashed=incarnation.error is not None):
             await self._restart(child)
             return
-        self._close_unasked(
+        await self._close_unasked(
             child, for_ever=child.spec.restart == "temporary", cause=child.last_error
         )
         if child.spec.significant and shuts_down(
@@ -301,7 +301,7 @@ class Roster:
         elif backoff is not None and backoff.exhausted(child.consecutive):
             too_many = f"more than {backoff.max_consecutive} in a row"
         if too_many is not None:
-            self._close_unasked(child, cause=child.last_error)
+            await self._close_unasked(child, cause=child.last_error)
             self._boss.give_up(child, too_many)
             return
         self._mark_restarting(child)
@@ -321,7 +321,7 @@ class Roster:
             if member is not child:
                 await self._stop(member, "restart", member.spec.shutdown)
                 if member.spec.restart == "temporary":
-                    self._close_unasked(member, for_ever=True)
+                    await self._close_unasked(member, for_ever=True)
                 else:
                     self._mark_restarting(member)
         if delay == 0:
@@ -387,7 +387,7 @@ class Roster:
         for child in reversed(list(self.children.values())):
             child.cancel_retry()
             await self._stop(child, "terminate", child.spec.shutdown if graceful else 0.0)
-            self._close_unasked(child, for_ever=True)
+            await self._close_unasked(child, for_ever=True)
 
     # ---- bookkeeping ----------------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class Roster:
         if child.status != "stopped":  # nobody waits for one that is
             self._mark(child, "restarting")
 
-    def _close(
+    async def _close(
         self, child: Child, *, for_ever: bool = False, cause: Exception | None = None
     ) -> None:
         """Free its name, and turn its callers away: it was stopped, or ended of ``cause``.
@@ -436,16 +436,16 @@ class Roster:
         if for_ever:
             del self.children[child.id]
             self._counts[child.kind, "stopped"] -= 1
-            child.forget(cause)
+            await child.forget(cause)
         else:
-            child.close(cause)
+            await child.close(cause)
 
-    def _close_unasked(
+    async def _close_unasked(
         self, child: Child, *, for_ever: bool = False, cause: Exception | None = None
     ) -> None:
         """As :meth:`_close`, where nobody is there to be told that a registry raised."""
         try:
-            self._close(child, for_ever=for_ever, cause=cause)
+            await self._close(child, for_ever=for_ever, cause=cause)
         except SupervisorError as exc:
             self._boss.fail(exc, exc.__cause__)
         except BaseException as exc:

@@ -4,6 +4,7 @@ import trio
 
 from .._errors import ConfigurationError, UsageError
 from .._session.handle import SessionHandle
+from .._session.inbox import Inbox
 
 
 async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
@@ -20,11 +21,13 @@ async def crash(handle: SessionHandle, exc: Exception | None = None) -> None:
     Raises:
       ConfigurationError: ``handle`` is none, or ``exc`` is no Exception.
       SessionTerminated: the session is stopped.
-      UsageError: it has ended and is not up again yet; or this is called from another run.
+      UsageError: it has ended and is not up again yet; or it is of another run.
     """
     if not isinstance(handle, SessionHandle):
         raise ConfigurationError(f"handle must be a SessionHandle, not {handle!r}")
-    inbox = handle._inbox
+    inbox = handle._target
+    if not isinstance(inbox, Inbox):
+        raise UsageError(f"{inbox} is on another node: crash it in a task of its own run")
     if exc is None:
         exc = RuntimeError(f"session {inbox.called!r} was crashed on purpose")
     elif not isinstance(exc, Exception):
