@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -10,11 +12,13 @@ import trio_claude
 from trio_claude import (
     CLIBackend,
     ConfigurationError,
+    LocalRegistry,
     MessagesBackend,
     SessionExists,
     SessionOptions,
     SessionSpec,
     SupervisorSpec,
+    Via,
     configure,
     get_session,
     open_supervisor,
@@ -140,26 +144,27 @@ async def test_a_child_can_be_closed_twice() -> None:
     backend = ScriptedBackend()
     async with nothing_left(backend), trio.open_nursery() as nursery:
         child = SessionChild(spec("a", backend), "a", (), Connections(nursery, lambda _: None))
-        child.begin()
+        await child.begin()
         assert whereis("a") is child.handle
-        child.close(None)
+        await child.close(None)
         assert whereis("a") is None
-        child.forget(None)
-        child.forget(None)
+        await child.forget(None)
+        await child.forget(None)
 
 
-async def test_a_child_that_could_not_begin_has_no_name() -> None:
+@pytest.mark.parametrize("name", ["a", Via(LocalRegistry(), "a")], ids=["local", "via"])
+async def test_a_child_that_could_not_begin_has_no_name(name: Hashable) -> None:
     """The name stays with whom it belongs to, also when the one that failed is forgotten."""
-    async with open_supervisor([spec("a")]), trio.open_nursery() as nursery:
-        handle = get_session("a")
-        child = SessionChild(spec("a"), "a", (), Connections(nursery, lambda _: None))
+    async with open_supervisor([spec(name)]), trio.open_nursery() as nursery:
+        handle = get_session(name)
+        child = SessionChild(spec(name), "a", (), Connections(nursery, lambda _: None))
         with pytest.raises(SessionExists):
-            child.begin()
-        child.forget(None)
-        assert get_session("a") is handle
+            await child.begin()
+        await child.forget(None)
+        assert get_session(name) is handle
 
 
-def test_a_supervisor_below_is_a_child_too() -> None:
+async def test_a_supervisor_below_is_a_child_too() -> None:
     """It has a status, and nothing to give back."""
 
     async def main(*_: object) -> None:
@@ -169,9 +174,9 @@ def test_a_supervisor_below_is_a_child_too() -> None:
     assert (child.kind, child.called, child.status) == ("supervisor", "s", "starting")
     child.set_status("running")
     assert child.status == "running"
-    child.begin()
-    child.close(None)
-    child.forget(None)
+    await child.begin()
+    await child.close(None)
+    await child.forget(None)
     assert child.cancel_retry() == ()
 
 

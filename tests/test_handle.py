@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any
 
 import pytest
 import trio
@@ -35,10 +37,12 @@ from trio_claude import (
     open_supervisor,
 )
 from trio_claude._session.inbox import Inbox
+from trio_claude._session.question import Question
+from trio_claude._session.target import Status, Target
 from trio_claude.simulator import open_simulator
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
-from .support import hang, nothing_left, spec
+from .support import hang, inbox_of, nothing_left, spec
 
 MINE = "My favorite language is Python"
 WHICH = "What's my favorite language?"
@@ -997,3 +1001,186 @@ async def test_a_clear_that_cannot_begin_anew_is_a_crash_for_the_supervisor() ->
             await trio.sleep_forever()
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert isinstance(caught.value.__cause__.exceptions[0], OSError)
+
+
+# ---- what a cluster needs ---------------------------------------------------------------------
+
+
+async def test_who_listens_is_told_what_has_become_another() -> None:
+    """The status and the conversation's id, in the breath in which they change."""
+    async with open_supervisor([spec("a", restart="transient")]) as supervisor:
+        session = supervisor.get_session("a")
+        told: list[tuple[str, str | None]] = []
+
+        async def news() -> list[tuple[str, str | None]]:
+            await trio.testing.wait_all_tasks_blocked()
+            said = [one for one, _ in groupby(told)]
+            told.clear()
+            return said
+
+        inbox_of(session).on_change = lambda: told.append((session.status, session.session_id))
+        await session.query("hello")
+        first = session.session_id
+        assert await news() == [("running", first)]
+        await session.query("again")
+        assert await news() == []
+        await session.clear()
+        assert await news() == [("running", None)]
+
+        await session.query("hello")
+        second = session.session_id
+        assert await news() == [("running", second)]
+        await crash(session)
+        assert await news() == [("restarting", second), ("restarting", None), ("running", None)]
+        await session.stop()
+        assert await news() == [("stopped", None)]
+        await supervisor.restart_session("a")
+        assert await news() == [("starting", None), ("running", None)]
+
+        inbox_of(session).on_change = None
+        await session.query("hello")
+        assert await news() == []
+
+
+async def test_who_waits_in_line_and_was_not_taken() -> None:
+    """Not once it is taken, and not when it was withdrawn or turned away."""
+    async with open_supervisor([spec("a", ScriptedBackend([["Well, ", math.inf]] * 2))]) as s:
+        inbox = inbox_of(s.get_session("a"))
+        questions: list[Question] = []
+
+        async def ask() -> None:
+            questions.append(inbox.new_question("hello", {}))
+            await inbox.put(questions[-1])
+
+        async def turned_away() -> None:
+            with pytest.raises(SessionTerminated):
+                await ask()
+
+        def waiting() -> list[bool]:
+            return [inbox.is_waiting(question) for question in questions]
+
+        async with trio.open_nursery() as callers:
+            callers.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert waiting() == [False]
+
+            async with trio.open_nursery() as impatient:
+                impatient.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked()
+                assert waiting() == [False, True]
+                impatient.cancel_scope.cancel()
+            assert waiting() == [False, False]
+
+            callers.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            callers.start_soon(turned_away)
+            await trio.testing.wait_all_tasks_blocked()
+            assert waiting() == [False, False, True, True]
+
+            questions[0].abandon()
+            await trio.testing.wait_all_tasks_blocked()
+            assert waiting() == [False, False, False, True]
+
+            await s.terminate_session("a")
+        assert waiting() == [False] * 4
+
+
+async def test_stop_that_does_not_wait(autojump_clock: MockClock) -> None:
+    """It says so to the session, and returns; the turn in flight is answered first."""
+    backend = ScriptedBackend([["Well, ", 5.0, "fine"]])
+    async with open_supervisor([spec("a", backend, restart="transient")]) as supervisor:
+        session = supervisor.get_session("a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.query, "hello")
+            await trio.testing.wait_all_tasks_blocked()
+
+            await inbox_of(session).stop(waits=False)
+            assert trio.current_time() == 0
+            assert session.is_alive()
+
+            await session.stop()
+            assert trio.current_time() == 5
+        assert not session.is_alive()
+        await inbox_of(session).stop(waits=False)  # nothing is left to be stopped
+
+
+class _Elsewhere(Target):
+    """A session that is on no node at all."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.id = name
+        self.asked: list[object] = []
+
+    @property
+    def status(self) -> Status:
+        """As if it were there."""
+        return "running"
+
+    @property
+    def session_id(self) -> str | None:
+        """As if it were there."""
+        return "id"
+
+    def new_question(
+        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
+    ) -> Question:
+        """Only note it."""
+        self.asked.append((prompt, dict(overrides), whole))
+        raise UsageError("it is nowhere")
+
+    async def put(self, question: Question) -> None:
+        """Nobody can."""
+        raise AssertionError("there is no question")
+
+    async def clear(self) -> None:
+        """Only note it."""
+        self.asked.append("clear")
+
+    async def interrupt(self) -> None:
+        """Only note it."""
+        self.asked.append("interrupt")
+
+    async def stop(self) -> None:
+        """Only note it."""
+        self.asked.append("stop")
+
+    async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Only note it."""
+        self.asked.append((what, request))
+        return {}
+
+
+async def test_a_handle_asks_its_target() -> None:
+    """Whatever that is: a session of this run, or one on another node."""
+    target = _Elsewhere("far")
+    handle = SessionHandle(target)
+
+    assert repr(handle) == "<SessionHandle 'far' running>"
+    assert (handle.name, handle.id, handle.status, handle.session_id) == (
+        "far",
+        "far",
+        "running",
+        "id",
+    )
+    assert handle.is_alive()
+    with pytest.raises(UsageError, match="it is nowhere"):
+        await handle.query("whole", max_tokens=7)
+    with pytest.raises(UsageError, match="it is nowhere"):
+        handle.stream("in pieces")
+    await handle.clear()
+    await handle.interrupt()
+    await handle.stop()
+    assert await handle.server_info() == {}
+    assert target.asked == [
+        ("whole", {"max_tokens": 7}, True),
+        ("in pieces", {}, False),
+        *("clear", "interrupt", "stop"),
+        ("server_info", None),
+    ]
+
+
+async def test_a_session_elsewhere_is_not_crashed_from_here() -> None:
+    """`crash` says where that can be done."""
+    with pytest.raises(UsageError, match="session 'far' is on another node: crash it in a task of"):
+        await crash(SessionHandle(_Elsewhere("far")))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -18,8 +19,10 @@ from trio_claude import (
     SessionExists,
     SessionHandle,
     SessionNotFound,
+    SessionTerminated,
     SupervisorError,
     SupervisorSpec,
+    TrioClaudeError,
     UsageError,
     Via,
     get_session,
@@ -28,7 +31,7 @@ from trio_claude import (
     open_supervisor,
     whereis,
 )
-from trio_claude._supervision.names import there_are
+from trio_claude._supervision.names import connected_cluster, set_cluster, there_are
 from trio_claude.testing import ScriptedBackend, crash
 
 from .support import nothing_left, spec
@@ -415,6 +418,425 @@ async def test_a_registry_that_cannot_look_up() -> None:
         with pytest.raises(SupervisorError, match="could not look it up"):
             await trio_claude.query(name, "hello")
         assert (await supervisor.get_session("a").query("hello")).text
+
+
+# ---- names of a cluster -----------------------------------------------------------------------
+
+
+class Cluster:
+    """A cluster in memory: it knows the Globals, and has heard of all of them unless told not to."""
+
+    def __init__(self) -> None:
+        self.handles: dict[Global, SessionHandle] = {}
+        self.here: list[SessionHandle] = []  # everybody who is registered, named or not
+        self.told_of: list[SessionHandle] = []  # everybody who has left
+        self.unheard: set[Global] = set()
+        self.failure: Exception | None = None
+        self.asked_to_register = 0
+        self.gate = trio.Event()
+        self.gate.set()
+
+    def shut(self) -> None:
+        """Let whoever registers, or unregisters, wait."""
+        self.gate = trio.Event()
+
+    async def register(self, handle: SessionHandle) -> None:
+        """Take it, unless told to fail."""
+        self.asked_to_register += 1
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        if isinstance(handle.name, Global):
+            if handle.name in self.handles:
+                raise SessionExists(f"the name {handle.name!r} is taken in the cluster")
+            self.handles[handle.name] = handle
+        self.here.append(handle)
+
+    async def unregister(self, handle: SessionHandle) -> None:
+        """Free it, whatever is cancelled."""
+        with trio.CancelScope(shield=True):
+            await self.gate.wait()
+        self.told_of.append(handle)
+        if handle in self.here:
+            self.here.remove(handle)
+            if isinstance(handle.name, Global):
+                del self.handles[handle.name]
+
+    def lookup(self, name: Global) -> SessionHandle | None:
+        """What was heard of."""
+        return None if name in self.unheard else self.handles.get(name)
+
+    def asked(self, name: Global) -> SessionHandle:
+        """What there is."""
+        return self.handles[name]
+
+    def names(self) -> Collection[Hashable]:
+        """What was heard of."""
+        return [name for name in self.handles if name not in self.unheard]
+
+
+class Lost(TrioClaudeError):
+    """The cluster can't be reached."""
+
+
+@contextmanager
+def connected() -> Iterator[Cluster]:
+    """A run that is connected to a cluster of its own; nobody is left in it at the end."""
+    cluster = Cluster()
+    set_cluster(cluster)
+    try:
+        yield cluster
+        assert cluster.here == []
+        assert cluster.handles == {}
+    finally:
+        set_cluster(None)
+
+
+async def test_a_global_is_kept_by_the_cluster_that_the_run_is_connected_to() -> None:
+    """It, and no other kind of name; but the cluster is told of every session, named or not."""
+    own = LocalRegistry()
+    specs = [spec("a"), spec(Global("g")), spec(Via(own, "v")), spec(None)]
+    with connected() as cluster:
+        async with nothing_left(), open_supervisor(specs) as supervisor:
+            handles = [info.handle for info in supervisor.list_sessions()]
+            assert cluster.here == handles
+            assert cluster.handles == {Global("g"): handles[1]}
+            assert get_session(Global("g")) is whereis(Global("g")) is handles[1]
+            assert get_session("a") is handles[0]
+            assert own.lookup("v") is get_session(Via(own, "v")) is handles[2]
+
+            set_cluster(None)  # what is left is what the run knows itself
+            assert whereis(Global("g")) is None
+            assert get_session("a") is handles[0]
+            set_cluster(cluster)
+        assert own.keys() == ()
+
+
+async def test_a_global_is_taken_once_in_the_cluster() -> None:
+    """The cluster says so; the session that has it, and all that the other one had, are as before."""
+    backend = ScriptedBackend()
+    with connected() as cluster:
+        async with nothing_left(backend), open_supervisor([spec(Global("g"))]) as supervisor:
+            handle = get_session(Global("g"))
+            with pytest.raises(SessionExists, match="is taken in the cluster"):
+                await supervisor.start_session(spec(Global("g"), backend, id="other"))
+            assert cluster.here == [handle]
+            assert get_session(Global("g")) is handle
+            assert backend.connections == 0
+
+
+@pytest.mark.parametrize("name", [*NAMES, None], ids=repr)
+async def test_a_cluster_that_cannot_register(name: Hashable) -> None:
+    """The start fails with its error and leaves no name; when the cluster is back it works."""
+    backend = ScriptedBackend()
+    with connected() as cluster:
+        async with nothing_left(backend), open_supervisor() as supervisor:
+            cluster.failure = Lost("the cluster is lost")
+            with pytest.raises(Lost, match="the cluster is lost"):
+                await supervisor.start_session(spec(name, backend))
+            assert supervisor.list_sessions() == ()
+            assert name is None or whereis(name) is None
+            assert backend.connections == 0
+
+            cluster.failure = None
+            handle = await supervisor.start_session(spec(name, backend))
+            assert name is None or get_session(name) is handle
+
+
+async def test_a_cluster_that_cannot_register_and_a_registry_that_cannot_unregister() -> None:
+    """The error of the registry, for it still holds the name; how it came to that is behind it."""
+    registry = Registry()
+    with connected() as cluster:
+        async with open_supervisor() as supervisor:
+            registry.failing.add("unregister")
+            cluster.failure = Lost("the cluster is lost")
+            with pytest.raises(SupervisorError, match="could not unregister it") as raised:
+                await supervisor.start_session(spec(Via(registry, "a")))
+            assert isinstance(raised.value.__cause__, OSError)
+            assert raised.value.__cause__.__context__ is cluster.failure
+            assert supervisor.list_sessions() == ()
+
+
+async def test_a_registry_fails_before_the_cluster_is_asked() -> None:
+    """What the run can say itself is said first."""
+    registry = Registry()
+    with connected() as cluster:
+        async with open_supervisor() as supervisor:
+            registry.failing.add("register")
+            with pytest.raises(SupervisorError, match="could not register it"):
+                await supervisor.start_session(spec(Via(registry, "a")))
+            assert cluster.asked_to_register == 0
+
+
+async def test_the_cluster_is_asked_once_for_a_life_that_is_restarted() -> None:
+    """The name stays through restarts; it is asked again for a session that was stopped."""
+    with connected() as cluster:
+        async with open_supervisor([spec(Global("g"), restart="transient")]) as supervisor:
+            handle = get_session(Global("g"))
+            await crash(handle)
+            await wait_all_tasks_blocked()
+            await supervisor.restart_session(Global("g"))
+            assert get_session(Global("g")) is handle
+            assert cluster.asked_to_register == 1
+
+            await handle.stop()
+            await wait_all_tasks_blocked()
+            assert whereis(Global("g")) is None
+            assert cluster.here == []
+
+            await supervisor.restart_session(Global("g"))
+            assert get_session(Global("g")) is handle
+            assert cluster.asked_to_register == 2
+
+
+async def test_asking_by_name_asks_the_cluster() -> None:
+    """Also for a session of which this process has not heard yet; `whereis` knows what it heard."""
+    there, here = ScriptedBackend(), ScriptedBackend()
+    with connected() as cluster:
+        async with open_supervisor([spec(Global("g"), there), spec("a", here)]):
+            cluster.unheard.add(Global("g"))
+            assert whereis(Global("g")) is None
+            with pytest.raises(SessionNotFound, match=r"no session is named Global\(key='g'\)"):
+                get_session(Global("g"))
+
+            assert (await trio_claude.query(Global("g"), "hello")).text
+            async with trio_claude.stream(Global("g"), "again") as events:
+                assert [event async for event in events]
+            assert (await trio_claude.query("a", "from here")).text
+    assert [turn.prompt for turn in there.turns] == ["hello", "again"]
+    assert [turn.prompt for turn in here.turns] == ["from here"]
+
+
+async def test_an_unknown_name_names_those_of_the_cluster_too() -> None:
+    """Those of the cluster first, then those of this run; of a registry only its own."""
+    own = LocalRegistry()
+    with connected():
+        async with open_supervisor([spec("a"), spec(Global("g")), spec(Via(own, "v"))]):
+            for name in ("x", Global("x")):
+                with pytest.raises(SessionNotFound) as raised:
+                    get_session(name)
+                said = f"no session is named {name!r}; there are Global(key='g'), 'a'"
+                assert str(raised.value) == said
+            with pytest.raises(SessionNotFound, match=r"; there are 'v'$"):
+                get_session(Via(own, "x"))
+
+
+async def test_a_run_is_connected_once() -> None:
+    """And to no other cluster meanwhile; afterwards to another one."""
+    assert connected_cluster() is None
+    with connected() as cluster:
+        assert connected_cluster() is cluster
+        with pytest.raises(UsageError, match="this run is connected to a cluster already"):
+            set_cluster(Cluster())
+        assert connected_cluster() is cluster
+    assert connected_cluster() is None
+    with connected() as other:
+        assert connected_cluster() is other is not cluster
+
+
+async def test_a_run_with_globals_of_its_own_is_not_connected() -> None:
+    """Nobody else would know them; names of other kinds are in nobody's way."""
+    own = LocalRegistry()
+    async with open_supervisor([spec("a"), spec(Via(own, "v"))]) as supervisor:
+        await supervisor.start_session(spec(Global("g")))
+        with pytest.raises(UsageError, match=r"connect to the cluster before") as raised:
+            set_cluster(Cluster())
+        assert "there are Global(key='g'), known in this run only" in str(raised.value)
+        assert connected_cluster() is None
+
+        await supervisor.terminate_session(Global("g"))
+        with connected():
+            pass
+
+
+async def test_a_session_that_was_there_before_the_cluster() -> None:
+    """The cluster hears of its end only; its name is free then."""
+    async with open_supervisor([spec("a")]) as supervisor:
+        handle = get_session("a")
+        with connected() as cluster:
+            assert get_session("a") is handle
+            assert cluster.asked_to_register == 0
+
+            await supervisor.terminate_session("a")
+            assert cluster.told_of == [handle]
+            assert whereis("a") is None
+
+
+def test_a_cluster_needs_a_run() -> None:
+    """As all names do."""
+    for use in (connected_cluster, lambda: set_cluster(Cluster())):
+        with pytest.raises(UsageError, match="names are known inside a Trio run only"):
+            use()
+
+
+async def test_who_leaves_the_cluster_frees_no_name_of_another() -> None:
+    """A session that had its Global in a cluster ends when that name is another's, in the run."""
+    cluster = Cluster()
+    set_cluster(cluster)
+    async with nothing_left(), open_supervisor([spec(Global("g"), id=1)]) as supervisor:
+        set_cluster(None)
+        other = await supervisor.start_session(spec(Global("g"), id=2))
+        assert get_session(Global("g")) is other
+
+        await supervisor.terminate_session(1)
+        assert get_session(Global("g")) is other
+
+
+async def test_a_name_is_free_when_the_cluster_was_told(autojump_clock: MockClock) -> None:
+    """Whoever terminates a session waits for that, and can use the name at once."""
+    with connected() as cluster:
+        async with (
+            open_supervisor([spec("a"), spec(Global("g"))]) as supervisor,
+            trio.open_nursery() as nursery,
+        ):
+            cluster.shut()
+            nursery.start_soon(supervisor.terminate_session, "a")
+            nursery.start_soon(supervisor.terminate_session, Global("g"))
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 2
+            assert len(cluster.here) == 2
+
+            cluster.gate.set()
+            await wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 0
+            assert whereis("a") is whereis(Global("g")) is None
+            for name in ("a", Global("g")):
+                assert await supervisor.start_session(spec(name)) is get_session(name)
+
+
+async def test_the_cluster_is_told_by_one_that_is_cancelled() -> None:
+    """Cancelled while it waits for the cluster, the supervisor waits on, and raises Cancelled."""
+    with connected() as cluster, trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def let_go() -> None:
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await wait_all_tasks_blocked()
+                    assert len(cluster.here) == 2
+                    cluster.gate.set()
+
+            async with open_supervisor([spec("a"), spec(Global("g"))]):
+                cluster.shut()
+                nursery.start_soon(let_go)
+    assert scope.cancelled_caught
+    assert whereis("a") is None
+
+
+@pytest.mark.parametrize("name", [*NAMES, None], ids=repr)
+async def test_a_supervisor_cancelled_while_the_cluster_is_asked(name: Hashable) -> None:
+    """At its start: it doesn't begin, and leaves no name behind."""
+    backend = ScriptedBackend()
+    with connected() as cluster:
+        async with nothing_left(backend):
+            cluster.shut()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def cancel() -> None:
+                        await wait_all_tasks_blocked()
+                        assert cluster.asked_to_register == 1
+                        scope.cancel()
+
+                    nursery.start_soon(cancel)
+                    async with open_supervisor([spec(name, backend)]):
+                        raise AssertionError("it must not open")
+            assert scope.cancelled_caught
+            assert cluster.told_of == []
+            assert name is None or whereis(name) is None
+
+
+@pytest.mark.parametrize("name", [*NAMES, None], ids=repr)
+async def test_a_start_cancelled_while_the_cluster_is_asked(name: Hashable) -> None:
+    """Its caller is let go at once; when the cluster has answered, nothing is left of it."""
+    backend = ScriptedBackend()
+    with connected() as cluster:
+        async with nothing_left(backend), open_supervisor() as supervisor:
+            cluster.shut()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(supervisor.start_session, spec(name, backend))
+                    await wait_all_tasks_blocked()
+                    assert cluster.asked_to_register == 1
+                    scope.cancel()
+            assert scope.cancelled_caught
+
+            cluster.gate.set()
+            await wait_all_tasks_blocked()
+            assert supervisor.list_sessions() == ()
+            assert cluster.here == []
+            assert (backend.connections, backend.conversations) == (0, 0)
+            handle = await supervisor.start_session(spec(name, backend))
+            assert name is None or get_session(name) is handle
+
+
+async def test_leaving_while_the_cluster_is_asked() -> None:
+    """The block is left when somebody's start waits for the cluster: that start is called off."""
+    backend = ScriptedBackend()
+    with connected() as cluster:
+        async with nothing_left(backend), trio.open_nursery() as nursery:
+            refused: list[bool] = []
+
+            async def start() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await supervisor.start_session(spec("a", backend))
+                refused.append(True)
+
+            async with open_supervisor() as supervisor:
+                cluster.shut()
+                nursery.start_soon(start)
+                await wait_all_tasks_blocked()
+                assert get_session("a").status == "starting"
+        assert refused == [True]
+        assert whereis("a") is None
+
+
+async def _connects_for_ever(_: object) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_start_taken_back_while_the_cluster_is_asked_is_not_gone_on_with(
+    autojump_clock: MockClock,
+) -> None:
+    """Nobody wants it any more: when the cluster has answered, nobody is connected to."""
+    backend = ScriptedBackend(on_open=_connects_for_ever)
+    with connected() as cluster:
+        async with open_supervisor() as supervisor:
+            cluster.shut()
+            with trio.move_on_after(1):
+                await supervisor.start_session(spec("a", backend))
+            cluster.gate.set()
+            with trio.fail_after(10):
+                await supervisor.start_session(spec("b"))
+            assert whereis("a") is None
+
+
+async def test_a_start_terminated_while_the_cluster_is_asked_is_not_gone_on_with(
+    autojump_clock: MockClock,
+) -> None:
+    """Both callers have their answer when the cluster has given its own."""
+    backend = ScriptedBackend(on_open=_connects_for_ever)
+    told = []
+    with connected() as cluster:
+        async with nothing_left(), open_supervisor() as supervisor:
+
+            async def start() -> None:
+                with pytest.raises(SessionTerminated, match="while it was being started"):
+                    await supervisor.start_session(spec("a", backend))
+                told.append("stopped")
+
+            async with trio.open_nursery() as nursery:
+                cluster.shut()
+                nursery.start_soon(start)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(supervisor.terminate_session, "a")
+                await wait_all_tasks_blocked()
+                cluster.gate.set()
+                with trio.fail_after(10):
+                    await supervisor.start_session(spec("b"))
+            assert told == ["stopped"]
+            assert whereis("a") is None
 
 
 # ---- supervisors ------------------------------------------------------------------------------

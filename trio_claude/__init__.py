@@ -29,6 +29,7 @@ from ._errors import (
     BadRequestError as BadRequestError,
     BillingError as BillingError,
     CLINotFound as CLINotFound,
+    ClusterError as ClusterError,
     ConfigurationError as ConfigurationError,
     ConflictError as ConflictError,
     ControlError as ControlError,

@@ -25,6 +25,7 @@
     ├─ SessionTerminated(trio.BrokenResourceError)
     ├─ ProcessError · ProtocolError
     ├─ ControlError
+    ├─ ClusterError
     └─ SupervisorError
        └─ RestartIntensityExceeded
 
@@ -276,6 +277,10 @@ class ControlError(TrioClaudeError):
     def __init__(self, message: str = "", *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class ClusterError(TrioClaudeError):
+    """The Ray cluster could not be reached, or this process or a group has lost it."""
 
 
 class SupervisorError(TrioClaudeError):

@@ -38,6 +38,7 @@ _INBOX = "_session/inbox.py"
 _LINE = "_session/line.py"
 _INCARNATION = "_session/incarnation.py"
 _SESSION = "_session/session.py"
+_QUESTION = "_session/question.py"
 _TURN = "_session/turn.py"
 _JSON_LINES = "_wire/jsonlines.py"
 _STREAM_JSON = "_wire/stream_json.py"
@@ -376,7 +377,8 @@ MUTATIONS = (
     Mutation(
         "given-up-for-stays-open",
         _ROSTER,
-        "            self._close_unasked(child, cause=child.last_error)\n            self._boss.give_up",
+        "            await self._close_unasked(child, cause=child.last_error)\n"
+        "            self._boss.give_up",
         "            self._boss.give_up",
         "those who wait for the one given up for are told at once",
     ),
@@ -439,8 +441,8 @@ MUTATIONS = (
     Mutation(
         "start-goes-on-after-a-failure",
         _ROSTER,
-        "                self._close_unasked(child, for_ever=True)\n                return error\n",
-        "                self._close_unasked(child, for_ever=True)\n",
+        "                await self._close_unasked(child, for_ever=True)\n                return error\n",
+        "                await self._close_unasked(child, for_ever=True)\n",
         "the first start that fails is the last",
     ),
     # ---- child ----
@@ -589,7 +591,7 @@ MUTATIONS = (
     Mutation(
         "crash-untold",
         _OPENING,
-        "        handle._inbox.raise_untold_crash()\n",
+        "        inbox.raise_untold_crash()\n",
         "",
         "a crash that nobody was told of is raised at the block's end",
     ),
@@ -682,9 +684,44 @@ MUTATIONS = (
     Mutation(
         "taken-name-is-a-broken-registry",
         _NAMES,
-        "    except TrioClaudeError:\n        raise\n",
+        "        except TrioClaudeError:\n            raise\n",
         "",
         "a name that is taken is SessionExists",
+    ),
+    Mutation(
+        "refused-and-named-all-the-same",
+        _NAMES,
+        "            _unregister_here(name, handle)\n            raise\n",
+        "            raise\n",
+        "whom the cluster refuses has no name here",
+    ),
+    Mutation(
+        "frees-whoever-has-the-name",
+        _NAMES,
+        "elif registry.lookup(key) is handle:",
+        "else:",
+        "who had the name in a cluster must not free it for another one here",
+    ),
+    Mutation(
+        "globals-are-the-run-s",
+        _NAMES,
+        "if name is not None and not (cluster is not None and isinstance(name, Global)):",
+        "if name is not None:",
+        "a cluster keeps its names itself",
+    ),
+    Mutation(
+        "asks-only-whom-it-has-heard-of",
+        _NAMES,
+        "        return cluster.asked(name)\n",
+        "        return get_session(name)\n",
+        "a session of which nobody has heard here yet can be asked",
+    ),
+    Mutation(
+        "two-clusters",
+        _NAMES,
+        "if directory.cluster is not None:\n            raise",
+        "if directory.cluster is cluster:\n            raise",
+        "a run is in one cluster",
     ),
     Mutation(
         "any-run-will-do",
@@ -696,15 +733,15 @@ MUTATIONS = (
     # ---- handle ----
     Mutation(
         "stop-waits-for-its-reader",
-        _HANDLE,
-        "if not self._inbox.waits_for_caller():",
-        "if not self._inbox.is_inside():",
+        _INBOX,
+        "if waits and not self.waits_for_caller():",
+        "if waits and not self.is_inside():",
         "stop by the reader of a stream would wait for ever",
     ),
     Mutation(
         "interrupt-waits-for-itself",
-        _HANDLE,
-        "if not self._inbox.is_inside():",
+        _INBOX,
+        "if not self.is_inside():",
         "if True:",
         "interrupt from inside the turn would wait for ever",
     ),
@@ -761,8 +798,8 @@ MUTATIONS = (
     Mutation(
         "ended-turn-in-flight",
         _INBOX,
-        "if isinstance(request, Turn) and not request.ended:",
-        "if isinstance(request, Turn):",
+        "if not question.ended:",
+        "if True:",
         "a turn that has ended already is not in flight",
     ),
     Mutation(
@@ -855,7 +892,7 @@ MUTATIONS = (
     # ---- turn ----
     Mutation(
         "last-end-counts",
-        _TURN,
+        _QUESTION,
         "        if not self._ended.is_set():\n            self._error = error",
         "        if True:\n            self._error = error",
         "a request has one outcome",
@@ -869,7 +906,7 @@ MUTATIONS = (
     ),
     Mutation(
         "outcome-hidden-by-a-cancellation",
-        _TURN,
+        _QUESTION,
         "        if not self._ended.is_set():\n            await self._ended.wait()\n"
         "        self.raise_error()",
         "        await self._ended.wait()\n        self.raise_error()",
@@ -905,7 +942,7 @@ MUTATIONS = (
     ),
     Mutation(
         "two-readers-at-once",
-        _TURN,
+        _QUESTION,
         "await self._lock.acquire()\n",
         "self._lock = trio.Lock()\n            await self._lock.acquire()\n",
         "two tasks that read one stream take turns",
@@ -926,15 +963,15 @@ MUTATIONS = (
     ),
     Mutation(
         "read-here-for-ever",
-        _TURN,
+        _QUESTION,
         "if self.ended or self._intent is not None:",
         "if False:",
         "a turn that is over waits for nobody",
     ),
     Mutation(
         "read-where-it-was-made",
-        _TURN,
-        "        self._reader = trio.lowlevel.current_task()\n",
+        _QUESTION,
+        "                self._reader = trio.lowlevel.current_task()\n",
         "",
         "who reads a stream is who read it last",
     ),

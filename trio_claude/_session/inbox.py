@@ -62,18 +62,17 @@ class Inbox(Target, Watched):
 
     @property
     def status(self) -> Status:
-        """Where it stands."""
         return self._status
 
     @status.setter
     def status(self, status: Status) -> None:
-        self._status = status
-        if self.on_change is not None:
-            self.on_change()
+        if status != self._status:
+            self._status = status
+            if self.on_change is not None:
+                self.on_change()
 
     @property
     def session_id(self) -> str | None:
-        """The conversation's id; None before the first turn that succeeded."""
         return self._session_id
 
     @session_id.setter

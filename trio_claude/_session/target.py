@@ -20,8 +20,16 @@ class Target(ABC):
 
     name: Hashable | None
     id: Hashable
-    status: Status
-    session_id: str | None
+
+    @property
+    @abstractmethod
+    def status(self) -> Status:
+        """Where it stands."""
+
+    @property
+    @abstractmethod
+    def session_id(self) -> str | None:
+        """The conversation's id; None before the first turn that succeeded."""
 
     @property
     def called(self) -> Hashable:

@@ -81,9 +81,14 @@ class Child(ABC):
           ConfigurationError: an option is not valid.
           SupervisorError: a registry raised.
         """
-        await self._open()
-        self.incarnation = Incarnation(self.number)
-        return self.incarnation
+        # Before the name is taken, which may have to wait: so that a start can be called off then.
+        incarnation = self.incarnation = Incarnation(self.number)
+        try:
+            await self._open()
+        except BaseException:
+            self.incarnation = None
+            raise
+        return incarnation
 
     def cancel_retry(self) -> Sequence[Child]:
         """Don't start it again by itself; gives those that waited for it."""

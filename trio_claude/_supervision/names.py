@@ -62,7 +62,8 @@ class Cluster(Protocol):
         """
 
     async def unregister(self, handle: SessionHandle) -> None:
-        """Free what :meth:`register` took. Not cancelled, and bounded."""
+        """Free what :meth:`register` took, if it took anything. Doesn't take long, and raises
+        nothing."""
 
     def lookup(self, name: Global) -> SessionHandle | None:
         """The session with this name, as far as this process has heard. Never blocks."""
@@ -243,10 +244,13 @@ async def unregister_session(handle: SessionHandle) -> None:
     Raises:
       SupervisorError: the user's registry raised.
     """
-    cluster = connected_cluster()
-    if cluster is not None:
-        await cluster.unregister(handle)
-    _unregister_here(handle.name, handle)
+    try:
+        cluster = connected_cluster()
+        if cluster is not None:
+            with trio.CancelScope(shield=True):
+                await cluster.unregister(handle)
+    finally:
+        _unregister_here(handle.name, handle)
 
 
 def _unregister_here(name: Hashable, handle: SessionHandle) -> None:

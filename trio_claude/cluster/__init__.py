@@ -1,0 +1,77 @@
+"""One name across many machines: sessions on Ray.
+
+:func:`connect` makes :class:`~trio_claude.Global` names those of a whole Ray cluster;
+:func:`open_group` runs a supervisor on it; a :class:`Pool` asks whichever of some sessions is free.
+Ray comes with the extra: ``pip install 'trio-claude[ray]'``.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from .._errors import ConfigurationError
+from ._group import Group as Group, open_group as open_group
+from ._pool import Pool as Pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def connect(
+    address: str = "auto", *, namespace: str = "trio_claude"
+) -> AbstractAsyncContextManager[None]:
+    """Connect this run to a Ray cluster for the length of a block.
+
+    Inside of it, :class:`~trio_claude.Global` names are the cluster's: sessions that are started here
+    under such a name are found from every run that is connected with the same namespace, and theirs
+    from here. Supervisors belong into the block: who connects has no Global sessions yet.
+
+    Entering starts an actor of Ray's for this process, which takes about a second; leaving ends it,
+    and disconnects from Ray, if it was this that connected. When the connection is lost (the node's
+    Ray processes die, or those of the head), the block is cancelled and raises ClusterError. Where
+    the cluster has token authentication, Ray finds the token by itself (``RAY_AUTH_MODE`` and
+    ``RAY_AUTH_TOKEN``, or its file).
+
+    Args:
+      address: of the cluster: ``"auto"`` for that of this machine, ``"host:port"`` of its head, or
+        ``"local"`` for one that is started for this process and ends with it. Where Ray is
+        connected already (``ray.init()`` of yours, or inside an actor), it is used as it is.
+      namespace: names of one namespace know nothing of those of another.
+
+    Raises:
+      ConfigurationError: Ray is not installed, or an argument is not valid.
+      UsageError: this run is connected already, or has sessions with Global names.
+      ClusterError: there is no cluster, or it lets nobody in with this token, or it is lost.
+    """
+    _check(address, namespace)
+    require_ray()
+    return _connect(address, namespace)
+
+
+def _check(address: object, namespace: object) -> None:
+    if not isinstance(address, str) or not address or address.startswith("ray://"):
+        raise ConfigurationError(
+            f"address must be 'auto', 'local' or 'host:port' of a head node, not {address!r}; this "
+            "process must be on a node of the cluster itself, which Ray's client (ray://) is not"
+        )
+    if not isinstance(namespace, str) or not namespace:
+        raise ConfigurationError(f"namespace must be text that is not empty, not {namespace!r}")
+
+
+@asynccontextmanager
+async def _connect(address: str, namespace: str) -> AsyncIterator[None]:
+    from ._connection import open_mailbox_connection
+
+    async with open_mailbox_connection(address, namespace):
+        yield
+
+
+def require_ray() -> None:
+    """Raise ConfigurationError, with what to install, where there is no Ray."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as exc:
+        raise ConfigurationError(
+            "trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'"
+        ) from exc

@@ -1,0 +1,278 @@
+"""What runs in Ray's own processes: the doors, and the registry of names. Plain asyncio, no Ray.
+
+A **door** is where others come to ask a process. A Ray driver can't be called, so it has an actor that
+can: a :class:`Mailbox`, which keeps each call until the process has taken it and answered. It belongs
+to the process: Ray kills it when that dies, and that is how the death is noticed, by calls that never
+end otherwise (:meth:`Door.alive`).
+
+The **registry** decides who has a name; it is one actor, so of two that come at the same moment one is
+first. It may die at any time. So a name is granted only after the door of its holder was told, and a
+new registry asks all doors what they hold before it answers anything. (What an old registry told a
+door in its last millisecond can be missed by that; the claimant then asks again, and gets or doesn't
+get the name from the new one.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from ._table import News, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from ._wire import Entry
+
+# After a door could not be reached: before it is tried again.
+_AGAIN_SECONDS = 0.1
+
+
+# After the last door is gone, and before the registry is.
+_ENDING_SECONDS = 1.0
+
+
+class Door:
+    """What every process has that is connected: the names that it holds, and that it is alive."""
+
+    def __init__(self) -> None:
+        self._held: dict[Hashable, Entry] = {}
+
+    async def alive(self) -> None:
+        """Never returns: the call fails when the process of this door is gone."""
+        await asyncio.Event().wait()
+
+    async def hold(self, name: Hashable, entry: Entry) -> None:
+        """Remember that this process is about to get this name."""
+        self._held[name] = entry
+
+    async def drop(self, name: Hashable) -> None:
+        """This process no longer has this name."""
+        self._held.pop(name, None)
+
+    async def held(self) -> dict[Hashable, Entry]:
+        """The names that this process has."""
+        return self._held
+
+
+class Mailbox(Door):
+    """The door of a process that can't be called itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[int, str, bytes]] = []
+        self._called = asyncio.Event()
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._count = 0
+
+    async def ask(self, asker: str, data: bytes) -> bytes:
+        """Have the process do something; returns what it answers."""
+        self._count += 1
+        number = self._count
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        self._calls.append((number, asker, data))
+        self._called.set()
+        try:
+            return await answer
+        finally:
+            del self._answers[number]
+
+    async def next(self) -> list[tuple[int, str, bytes]]:
+        """For the process: the calls that have come since, in order; waits for at least one."""
+        await self._called.wait()
+        calls, self._calls = self._calls, []
+        self._called.clear()
+        return calls
+
+    async def answer(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """For the process: what it answers to which call."""
+        for number, data in answers:
+            answer = self._answers.get(number)
+            if answer is not None and not answer.done():
+                answer.set_result(data)
+
+
+class DoorLost(Exception):
+    """A door can't be reached any more."""
+
+    def __init__(self, *, returns: bool) -> None:
+        super().__init__()
+        self.returns = returns
+        """Whether Ray starts its process again."""
+
+
+class Registry(ABC):
+    """Who holds which name. Every method may be called twice with the same effect as once."""
+
+    def __init__(self) -> None:
+        self._table = Table(uuid.uuid4().hex)
+        self._changed = asyncio.Event()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._claiming: dict[Hashable, tuple[Entry, asyncio.Event]] = {}
+        self._rebuilt: asyncio.Task[None] | None = None
+
+    # ---- what it needs of Ray -------------------------------------------------------------------
+
+    @abstractmethod
+    async def _list_doors(self) -> list[str]:
+        """The doors that there are."""
+
+    @abstractmethod
+    async def _call(self, door: str, method: str, *args: Any) -> Any:
+        """Call a door.
+
+        Raises:
+          DoorLost: it is gone, or its process is.
+        """
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """There is no door any more."""
+
+    # ---- what processes call --------------------------------------------------------------------
+
+    async def join(self, door: str) -> News:
+        """A process is there; gives all names."""
+        await self._rebuild()
+        self._watch(door)
+        return self._table.since(None)
+
+    async def leave(self, door: str) -> None:
+        """A process is about to go."""
+        await self._rebuild()
+        watch = self._watches.pop(door, None)
+        if watch is not None:
+            watch.cancel()
+        self._lose(door)
+
+    async def claim(self, name: Hashable, entry: Entry) -> Entry | None:
+        """Take a name; gives None, or who has it."""
+        await self._rebuild()
+        holder = self._table.find(name)
+        if holder is None and name in self._claiming:
+            holder, _ = self._claiming[name]  # who came first, and is about to get it
+        if holder is not None and holder.door != entry.door:
+            return holder
+        done = asyncio.Event()
+        self._claiming[name] = entry, done
+        try:
+            await self._call(entry.door, "hold", name, entry)
+        finally:
+            del self._claiming[name]
+            done.set()
+        if entry.door in self._watches:  # else it has been lost meanwhile, and all it held is free
+            self._table.claim(name, entry)
+            self._tell()
+        return None
+
+    async def release(self, door: str, name: Hashable) -> None:
+        """Free a name."""
+        await self._rebuild()
+        if name in self._claiming:  # whoever claims it was cancelled, and gives it back at once
+            _, done = self._claiming[name]
+            await done.wait()
+        await self._drop(door, name)
+        if self._table.release(door, name):
+            self._tell()
+
+    async def update(self, door: str, entries: dict[Hashable, Entry]) -> None:
+        """How the sessions stand that have these names."""
+        await self._rebuild()
+        for name, entry in entries.items():
+            self._table.update(door, name, entry)
+        self._tell()
+
+    async def settle(self, door: str, life: int) -> None:
+        """A process has started all that it starts; what it held in an earlier life is free."""
+        await self._rebuild()
+        for name in self._table.settle(door, life):
+            await self._drop(door, name)
+        self._tell()
+
+    async def find(self, name: Hashable) -> Entry | None:
+        """Who has the name."""
+        await self._rebuild()
+        return self._table.find(name)
+
+    async def changes(self, version: tuple[str, int]) -> News:
+        """What has changed since; waits until there is something."""
+        await self._rebuild()
+        while self._table.version == version:
+            await self._changed.wait()
+        return self._table.since(version)
+
+    # ---- its own --------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _rebuild(self) -> None:
+        """Ask all doors what they hold, once in a life; whoever comes meanwhile waits for it."""
+        if self._rebuilt is None:
+            self._rebuilt = asyncio.create_task(self._ask_all_doors())
+        if not self._rebuilt.done():
+            await asyncio.shield(self._rebuilt)
+
+    async def _ask_all_doors(self) -> None:
+        doors = await self._list_doors()
+        await asyncio.gather(*map(self._ask_door, doors))
+
+    async def _ask_door(self, door: str) -> None:
+        try:
+            held = await self._call(door, "held")
+        except DoorLost:
+            return
+        for name, entry in held.items():
+            self._table.claim(name, entry)
+        self._watch(door)
+
+    def _watch(self, door: str) -> None:
+        if door not in self._watches:
+            self._watches[door] = asyncio.create_task(self._wait_for_its_end(door))
+
+    async def _wait_for_its_end(self, door: str) -> None:
+        while True:
+            try:
+                await self._call(door, "alive")
+            except DoorLost as exc:
+                if not exc.returns:
+                    break
+            self._table.suspend(door)
+            self._tell()
+            await asyncio.sleep(_AGAIN_SECONDS)
+        del self._watches[door]
+        self._lose(door)
+
+    def _lose(self, door: str) -> None:
+        self._table.lose(door)
+        self._tell()
+        if not self._watches:
+            self._ending = asyncio.create_task(self._end_soon())
+
+    async def _end_soon(self) -> None:
+        await asyncio.sleep(_ENDING_SECONDS)  # for the last one to hear that it has left
+        if not self._watches:
+            await self._end()
+
+    async def _drop(self, door: str, name: Hashable) -> None:
+        with contextlib.suppress(DoorLost):
+            await self._call(door, "drop", name)
+
+
+def soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[bytes]) -> Callable[[bytes], None]:
+    """A function that gives the future its result, from any thread."""
+
+    def answer(data: bytes) -> None:
+        loop.call_soon_threadsafe(_give, future, data)
+
+    return answer
+
+
+def _give(future: asyncio.Future[bytes], data: bytes) -> None:
+    if not future.done():
+        future.set_result(data)

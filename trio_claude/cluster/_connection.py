@@ -1,0 +1,502 @@
+"""A run that is connected: its door, what it has heard of the others, and what it tells them.
+
+Four tasks, which all wait for an answer of Ray's that comes when there is something: one follows the
+registry's table, one tells it how our sessions stand, one does what others ask (``_service.py``), and
+where this process has a mailbox, one takes the calls from it. What goes wrong with them ends the
+connection: the block is cancelled, and raises :class:`ClusterError`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+import trio
+
+from .._errors import ClusterError, ConfigurationError, SessionExists
+from .._nurseries import open_hidden_nursery
+from .._session.context import current_run
+from .._session.handle import SessionHandle
+from .._session.inbox import Inbox
+from .._supervision.events import logger
+from .._supervision.names import Global, set_cluster
+from . import _ray
+from ._actors import DoorLost
+from ._far import ByName, FarSession
+from ._service import NotHere, Service
+from ._wire import Entry, Member, Request, Said, dumps, is_plain, loads
+from ._wire_errors import loads_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable
+
+    from ._table import News
+    from ._wire import Name, Standing
+
+# Who leaves waits for the registry no longer than this.
+_LEAVING_SECONDS = 10.0
+# How often a registry that is gone is started anew for one call.
+_REGISTRIES = 5
+
+
+@final
+class _Answer:
+    """What another process answers."""
+
+    def __init__(self, reply: _ray.Reply) -> None:
+        self._reply = reply
+
+    async def wait(self) -> Said:
+        said: Said = loads(await self._reply.wait())
+        return said
+
+
+@final
+class _Line:
+    """Another process's door."""
+
+    def __init__(self, peer: _ray.Peer, asker: str) -> None:
+        self.peer = peer
+        self._asker = asker
+
+    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> _Answer:
+        request = Request(kind, number, name, args)
+        return _Answer(self.peer.call("ask", self._asker, dumps(request)))
+
+
+@final
+class _Mine:
+    """A session of this run that the cluster knows."""
+
+    def __init__(self, entry: Entry, inbox: Inbox, handle: SessionHandle) -> None:
+        self.inbox = inbox
+        self.handle = handle
+        self._entry = entry
+        self._serial = 0
+
+    @property
+    def standing(self) -> Standing:
+        return self._entry.life, self._serial, self.inbox.status, self.inbox.session_id
+
+    @property
+    def entry(self) -> Entry:
+        """What the registry is to have."""
+        _, serial, status, session_id = self.standing
+        return attrs.evolve(self._entry, serial=serial, status=status, session_id=session_id)
+
+    def changed(self) -> None:
+        """It stands otherwise now."""
+        self._serial += 1
+
+
+@final
+class Connection:
+    """What this run has of the cluster; also what :mod:`names` and :mod:`_far` need of it."""
+
+    def __init__(
+        self,
+        namespace: str,
+        door: str,
+        nursery: trio.Nursery,
+        *,
+        supervise: Callable[[str, tuple[Any, ...]], Awaitable[Any]] | None,
+    ) -> None:
+        self.namespace = namespace
+        self.door = door
+        self.run = current_run()
+        self.where = _ray.where()
+        self.service = Service(self._mine_named, self._until_gone, self._do)
+        self.plans: dict[str, bytes] = {}
+        """What the actors of our groups are to do, by their doors."""
+        self.failure: ClusterError | None = None
+        self.body = trio.CancelScope()
+        self.start_soon = nursery.start_soon
+        self.dumps = _ray.dumps
+        self.closed = False
+        self._life = time.time_ns()
+        self._supervise = supervise
+        self._numbers = itertools.count(1)
+        self._registry: _ray.Peer | None = None
+        self._lines: dict[str, _Line] = {}
+        self._finding = trio.Lock()
+        # What this process holds, and what it has heard of what all hold.
+        self._mine: dict[Hashable, _Mine] = {}
+        self._untold: set[Hashable] = set()
+        self._to_tell = trio.Event()
+        self._version: tuple[str, int] | None = None
+        self._table: dict[Hashable, Entry] = {}
+        self._far: dict[Hashable, SessionHandle] = {}
+
+    # ---- its life -------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Be known, and know."""
+        self._take_in(await self._ask_registry("join", self.door))
+        for task in (self.service.run, self._follow, self._tell):
+            self.start_soon(self._keep, task)
+
+    async def settle(self) -> None:
+        """All that this process starts by itself is started."""
+        await self._ask_registry("settle", self.door, self._life)
+
+    async def end(self) -> None:
+        """Be known no longer."""
+        self.closed = True
+        for mine in self._mine.values():
+            mine.inbox.on_change = None
+        self._mine.clear()
+        for handle in self._far.values():
+            _far_session(handle).gone()
+        if self.failure is None:
+            with trio.move_on_after(_LEAVING_SECONDS, shield=True):
+                try:
+                    await self._ask_registry("leave", self.door)
+                except ClusterError as exc:
+                    logger.warning("could not leave the cluster in order: %s", exc)
+
+    async def _keep(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except Exception as exc:
+            self.fail(exc)
+
+    def fail(self, cause: Exception) -> None:
+        """The connection is lost; the first cause is the one."""
+        if self.failure is None:
+            if isinstance(cause, ClusterError):
+                self.failure = cause
+            else:
+                self.failure = ClusterError(f"the connection to the cluster is lost: {_why(cause)}")
+                self.failure.__cause__ = cause
+            self.body.cancel(reason="the connection to the cluster is lost")
+
+    # ---- the registry ---------------------------------------------------------------------------
+
+    async def _ask_registry(self, method: str, *args: Any) -> Any:
+        """Call the registry; Ray does so again if it dies, and it is started anew if it is gone."""
+        lost: DoorLost | None = None
+        for _ in range(_REGISTRIES):
+            if self._registry is None:
+                self._registry = await trio.to_thread.run_sync(_ray.registry, self.namespace)
+            registry = self._registry
+            try:
+                return await registry.call(method, *args).wait()
+            except DoorLost as exc:
+                lost = exc
+                if self._registry is registry:
+                    self._registry = None
+                self._version = None  # a new one has another table
+        raise ClusterError(
+            f"the registry of names can't be reached: {lost and _why(lost)}"
+        ) from lost
+
+    async def _follow(self) -> None:
+        """Hear what changes, all the time."""
+        while True:
+            if self._version is None:
+                news = await self._ask_registry("join", self.door)
+            else:
+                news = await self._ask_registry("changes", self._version)
+            self._take_in(news)
+
+    def _take_in(self, news: News) -> None:
+        another = self._version is None or news.version[0] != self._version[0]
+        self._version = news.version
+        changes = dict(news.changes)
+        if news.whole:
+            changes |= dict.fromkeys(self._table.keys() - changes.keys())
+        for name, entry in changes.items():
+            self._hear(name, entry)
+        # A new registry has ours from our door, as they were when we got the names; and one that
+        # could not reach us for a moment takes us for restarting.
+        for name in self._mine if another else self._mine.keys() & changes.keys():
+            heard = self._table.get(name)
+            if another or (heard is not None and heard.status != self._mine[name].inbox.status):
+                self._changed(name)
+
+    def _hear(self, name: Hashable, entry: Entry | None) -> None:
+        handle = self._far.get(name)
+        if entry is None:
+            self._table.pop(name, None)
+        else:
+            self._table[name] = entry
+        if handle is not None:
+            session = _far_session(handle)
+            if entry is not None and entry.door == session.door:
+                session.heard(entry.standing)
+            else:
+                session.gone()
+                del self._far[name]
+
+    def _changed(self, name: Hashable) -> None:
+        mine = self._mine.get(name)
+        if mine is not None:
+            mine.changed()
+            self._untold.add(name)
+            self._to_tell.set()
+
+    async def _tell(self) -> None:
+        """Tell how our sessions stand, each time that one has changed."""
+        while True:
+            await self._to_tell.wait()
+            self._to_tell = trio.Event()
+            names, self._untold = self._untold, set()
+            entries = {name: self._mine[name].entry for name in names if name in self._mine}
+            if entries:
+                await self._ask_registry("update", self.door, entries)
+
+    # ---- for names.py ---------------------------------------------------------------------------
+
+    async def register(self, handle: SessionHandle) -> None:
+        name = self._name_of(handle)
+        if name is None or self.closed:
+            return
+        inbox = handle._target
+        assert isinstance(inbox, Inbox)
+        entry = Entry(
+            door=self.door,
+            life=self._life,
+            where=self.where,
+            id=inbox.id if isinstance(inbox.id, Global) or is_plain(inbox.id) else repr(inbox.id),
+            called=inbox.name,
+            status=inbox.status,
+            session_id=None,
+        )
+        try:
+            holder = await self._ask_registry("claim", name, entry)
+        except trio.Cancelled:
+            if self._registry is not None:
+                self._registry.call(
+                    "release", self.door, name
+                )  # behind the claim, if that succeeds
+            raise
+        if holder is not None:
+            raise SessionExists(
+                f"the name {name!r} is taken in the cluster, by a session in {holder.where}"
+            )
+        self._mine[name] = _Mine(entry, inbox, handle)
+        inbox.on_change = partial(self._changed, name)
+
+    def _name_of(self, handle: SessionHandle) -> Name | None:
+        """Under which name the cluster is to know it, if at all."""
+        name: Name
+        if isinstance(handle.name, Global):
+            name, key = handle.name, handle.name.key
+        elif self._supervise is not None:
+            name, key = Member(self.door, handle.id), handle.id
+        else:
+            return None
+        refuse_unplain(key, handle.name)
+        return name
+
+    async def unregister(self, handle: SessionHandle) -> None:
+        name = self._name_of(handle)
+        mine = self._mine.get(name)
+        if mine is None or mine.handle is not handle:
+            return
+        del self._mine[name]
+        mine.inbox.on_change = None
+        with trio.move_on_after(_LEAVING_SECONDS, shield=True):
+            try:
+                await self._ask_registry("release", self.door, name)
+            except ClusterError as exc:
+                self.fail(exc)
+
+    def lookup(self, name: Global) -> SessionHandle | None:
+        mine = self._mine.get(name)
+        if mine is not None:
+            return mine.handle
+        entry = self._table.get(name)
+        if entry is None or entry.door == self.door:  # ours, and no longer: that news is under way
+            return None
+        return self.far(name, entry)
+
+    def asked(self, name: Global) -> SessionHandle:
+        refuse_unplain(name.key, name)
+        mine = self._mine.get(name)
+        return SessionHandle(ByName(self, name)) if mine is None else mine.handle
+
+    def entries(self) -> list[tuple[Hashable, Entry]]:
+        """Our sessions, by their names in the cluster."""
+        return [(name, mine.entry) for name, mine in self._mine.items()]
+
+    def entry_of(self, handle: SessionHandle) -> tuple[Hashable, Entry]:
+        """One of our sessions."""
+        name = self._name_of(handle)
+        return name, self._mine[name].entry
+
+    def names(self) -> Collection[Hashable]:
+        return [name for name in self._table if isinstance(name, Global)]
+
+    # ---- for sessions elsewhere -----------------------------------------------------------------
+
+    def far(self, name: Name, entry: Entry) -> SessionHandle:
+        """The handle of a session elsewhere: one for each."""
+        handle = self._far.get(name)
+        if handle is None:
+            self._table.setdefault(name, entry)
+            handle = self._far[name] = SessionHandle(FarSession(self, name, entry))
+        return handle
+
+    def next_number(self) -> int:
+        return next(self._numbers)
+
+    async def resolve(self, name: Global) -> FarSession | None:
+        handle = None if name in self._mine else self.lookup(name)
+        if handle is None:
+            entry = await self._ask_registry("find", name)
+            if entry is None:
+                return None
+            self._hear(name, entry)
+            handle = self.far(name, entry)
+        return _far_session(handle)
+
+    def forget(self, session: FarSession) -> None:
+        if self._table.get(session.key, session).door == session.door:
+            self._hear(session.key, None)
+
+    async def reach(self, door: str) -> _Line:
+        line = self._lines.get(door)
+        if line is None:
+            async with self._finding:
+                line = self._lines.get(door)
+                if line is None:
+                    peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
+                    line = self._lines[door] = _Line(peer, self.door)
+        return line
+
+    async def wait_for_return(self, door: str) -> None:
+        while True:
+            try:
+                await (await self.reach(door)).peer.call("opened").wait()
+            except DoorLost as exc:
+                if not exc.returns:
+                    raise
+                await trio.sleep(_AGAIN_SECONDS)
+            else:
+                return
+
+    async def ask(self, door: str, kind: str, *args: Any) -> Any:
+        """Ask another process for what is no session's."""
+        number = self.next_number()
+        try:
+            line = await self.reach(door)
+            answer = line.ask(kind, number, None, *args)
+            try:
+                said = await answer.wait()
+            except trio.Cancelled:
+                line.ask("leave", number)
+                raise
+        except DoorLost as exc:
+            raise ClusterError(f"an actor can't be reached: {_why(exc)}") from exc
+        if said.error is not None:
+            raise loads_error(said.error)
+        return said.value
+
+    # ---- for the service ------------------------------------------------------------------------
+
+    async def _do(self, kind: str, args: tuple[Any, ...]) -> Any:
+        if kind == "plan":
+            (door,) = args
+            return self.plans[door]
+        if self._supervise is None:
+            raise NotHere("this process has no group")
+        return await self._supervise(kind, args)
+
+    def _mine_named(self, name: Hashable) -> _Mine | None:
+        return self._mine.get(name)
+
+    async def _until_gone(self, door: str) -> None:
+        try:
+            line = await self.reach(door)
+            await line.peer.call("alive").wait()
+        except DoorLost:
+            self._lines.pop(door, None)
+
+
+# After an actor could not be reached that is to return: before it is tried again.
+_AGAIN_SECONDS = 0.1
+
+
+def _far_session(handle: SessionHandle) -> FarSession:
+    session = handle._target
+    assert isinstance(session, FarSession)
+    return session
+
+
+def _why(exc: BaseException) -> str:
+    cause = exc.__cause__ if isinstance(exc, DoorLost) and exc.__cause__ is not None else exc
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__
+
+
+def refuse_unplain(key: Hashable, whose: object) -> None:
+    """Raise ConfigurationError for what two processes could take for different things."""
+    if not is_plain(key):
+        raise ConfigurationError(
+            f"{whose!r} can't be known in a cluster: names and ids there are made of text, bytes, "
+            "numbers, bools, None, and tuples and frozensets of these"
+        )
+
+
+@asynccontextmanager
+async def open_connection(
+    namespace: str,
+    door: str,
+    *,
+    supervise: Callable[[str, tuple[Any, ...]], Awaitable[Any]] | None = None,
+) -> AsyncIterator[Connection]:
+    """Connect this run for the length of a block; Ray and the door must be up."""
+    async with open_hidden_nursery() as nursery:
+        connection = Connection(namespace, door, nursery, supervise=supervise)
+        set_cluster(connection)
+        try:
+            await connection.begin()
+            with connection.body:
+                yield connection
+        except Exception as exc:
+            if connection.failure is None:
+                raise
+            raise connection.failure from exc
+        finally:
+            set_cluster(None)
+            await connection.end()
+        if connection.failure is not None:
+            raise connection.failure
+
+
+@asynccontextmanager
+async def open_mailbox_connection(address: str, namespace: str) -> AsyncIterator[Connection]:
+    """Connect this process and this run, with a mailbox for a door."""
+    await trio.to_thread.run_sync(_ray.connect, address, namespace)
+    try:
+        door = f"{_ray.DOOR}{uuid.uuid4().hex}"
+        mailbox = await trio.to_thread.run_sync(_ray.start_mailbox, door, namespace)
+        try:
+            try:
+                await mailbox.call("held").wait()
+            except DoorLost as exc:
+                raise ClusterError(f"Ray could not start an actor here: {_why(exc)}") from exc
+            async with open_connection(namespace, door) as connection:
+                connection.start_soon(connection._keep, partial(_take_calls, connection, mailbox))
+                yield connection
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(mailbox.kill)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(_ray.disconnect)
+
+
+async def _take_calls(connection: Connection, mailbox: _ray.Peer) -> None:
+    while True:
+        for number, asker, data in await mailbox.call("next").wait():
+
+            def answer(data: bytes, number: int = number) -> None:
+                mailbox.call("answer", [(number, data)])
+
+            connection.service.receive(asker, data, answer)

@@ -1,0 +1,376 @@
+"""A session on another node, as its handle asks it; and one question to it.
+
+A question is asked, and then asked on: each answer brings what has come since, and the next one is
+asked for at once, so that it is under way while these events are read. What the other process may
+send is therefore one batch more than was read.
+
+Nobody knows how far a turn got whose process died, so that its caller gets :class:`SessionCrashed`.
+But one that was told that it waits in line was not begun, and is asked again if Ray starts that
+process again.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+import trio
+
+from .._errors import (
+    ClusterError,
+    Interrupted,
+    SessionCrashed,
+    SessionTerminated,
+    TrioClaudeError,
+    UsageError,
+)
+from .._options import SessionOptions
+from .._session.context import require_run
+from .._session.question import Question
+from .._session.target import Target, checked_prompt
+from .._supervision.names import Global, not_found
+from ._actors import DoorLost
+from ._service import NotHere
+from ._wire_errors import loads_error
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from .._messages import Event
+    from .._session.target import Status
+    from ._wire import Entry, Name, Said, Standing
+
+
+class Wire(Protocol):
+    """What a session elsewhere needs of the connection."""
+
+    run: trio.lowlevel.TrioToken
+
+    def next_number(self) -> int: ...
+    async def reach(self, door: str) -> Line: ...
+    async def wait_for_return(self, door: str) -> None: ...
+    async def resolve(self, name: Global) -> FarSession | None: ...
+    def forget(self, session: FarSession) -> None: ...
+    def start_soon(self, function: Any, *args: Any) -> None: ...
+    def dumps(self, value: object) -> bytes: ...
+
+
+class Answer(Protocol):
+    """What was answered, once it is there."""
+
+    async def wait(self) -> Said: ...
+
+
+class Line(Protocol):
+    """A door that can be asked."""
+
+    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> Answer: ...
+
+
+class _Asked(Target):
+    """What a session elsewhere has in common with a name that is looked up when it is asked."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._questions: set[FarQuestion] = set()
+        """Those of this process that have not ended."""
+
+    def _check_call(self, *, waits: bool) -> None:
+        require_run(self._wire.run, self)
+        if waits and self._is_read_here():
+            raise UsageError(
+                f"{self} was asked by a task that has a stream of it open: that "
+                "turn waits for its reader, and this one for that turn; leave the stream first"
+            )
+
+    def _is_read_here(self) -> bool:
+        return any(question.is_read_here() for question in self._questions)
+
+    def new_question(
+        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
+    ) -> FarQuestion:
+        self._check_call(waits=True)
+        checked_prompt(prompt)
+        if overrides:
+            SessionOptions(**overrides)  # refuses what is not valid, here and now
+        options = self._wire.dumps(dict(overrides)) if overrides else None
+        return FarQuestion(self._wire, (prompt, options, whole))
+
+
+@final
+class FarSession(_Asked):
+    """A session on another node, or in another process of this one."""
+
+    def __init__(self, wire: Wire, key: Name, entry: Entry) -> None:
+        super().__init__(wire)
+        self.key = key
+        self.door = entry.door
+        self.name: Hashable | None = entry.called
+        self.id = entry.id
+        self._where = entry.where
+        self._standing = (entry.life, entry.serial, entry.status, entry.session_id)
+
+    @property
+    def status(self) -> Status:  # these two: as far as this process has heard
+        return self._standing[2]
+
+    @property
+    def session_id(self) -> str | None:
+        return self._standing[3]
+
+    def heard(self, standing: Standing) -> None:
+        """Take in how it stands, unless something newer was heard already."""
+        life, serial, *_ = self._standing
+        if standing[0] != life or standing[1] >= serial:
+            self._standing = standing
+
+    def gone(self) -> None:
+        """It is not there any more, for good."""
+        life, serial, *_ = self._standing
+        self._standing = (life, serial, "stopped", None)
+
+    def crashed(self, lost: DoorLost) -> SessionCrashed:
+        """What a turn gets whose process is gone."""
+        error = SessionCrashed(
+            f"{self} crashed in this turn: {self._where}, in which it ran, is gone",
+            name=self.called,
+        )
+        error.__cause__ = self._gone_error(lost)
+        return error
+
+    def terminated(self, cause: BaseException) -> SessionTerminated:
+        """What is raised where nothing was begun."""
+        self.gone()
+        error = SessionTerminated(
+            f"{self} is stopped: {self._where}, in which it ran, is gone", name=self.called
+        )
+        error.__cause__ = self._gone_error(cause) if isinstance(cause, DoorLost) else cause
+        return error
+
+    def _gone_error(self, lost: DoorLost) -> ClusterError:
+        why = str(lost.__cause__ or "").partition("\n")[0]
+        return ClusterError(f"{self._where} can't be reached any more{why and ': '}{why}")
+
+    # ---- what a handle asks ---------------------------------------------------------------------
+
+    async def put(self, question: Question) -> None:
+        assert isinstance(question, FarQuestion)
+        self._check_call(waits=True)
+        await question.put(self)
+
+    async def clear(self) -> None:
+        self._check_call(waits=True)
+        try:
+            await self._do("clear", leaves=True)
+        except DoorLost as exc:
+            error = self.crashed(exc)
+            raise error from error.__cause__
+
+    async def interrupt(self) -> None:
+        self._check_call(waits=False)
+        with suppress(DoorLost, NotHere):  # then there is no turn in flight any more
+            await self._do("interrupt")
+
+    async def stop(self) -> None:
+        self._check_call(waits=False)
+        with suppress(DoorLost, NotHere):  # then it has ended
+            await self._do("stop", not self._is_read_here())
+
+    async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        self._check_call(waits=False)
+        try:
+            value: Mapping[str, Any] = await self._do("control", what, request, leaves=True)
+        except DoorLost as exc:
+            error = self.terminated(exc)
+            raise error from error.__cause__
+        return value
+
+    async def _do(self, kind: str, *args: Any, leaves: bool = False) -> Any:
+        """Have it done; ``leaves``: it is called off if the caller is cancelled."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        line, number = await self._wire.reach(self.door), self._wire.next_number()
+        answer = line.ask(kind, number, self.key, *args)
+        try:
+            said = await answer.wait()
+        except trio.Cancelled:
+            if leaves:
+                line.ask("leave", number)
+            raise
+        return self.take(said)
+
+    def take(self, said: Said) -> Any:
+        """Take in what was said; gives its value, or raises its error."""
+        if said.standing is not None:
+            self.heard(said.standing)
+        if said.error is not None:
+            error = loads_error(said.error)
+            if isinstance(error, NotHere):
+                self.gone()
+                self._wire.forget(self)
+            if not isinstance(error, TrioClaudeError):
+                raise ClusterError(f"{self} could not be asked: {error!r}") from error
+            raise error
+        return said.value
+
+
+@final
+class ByName(_Asked):
+    """A name that is looked up when it is asked: it may have changed hands, or be all new."""
+
+    def __init__(self, wire: Wire, name: Global) -> None:
+        super().__init__(wire)
+        self.name = self.id = self._name = name
+
+    @property
+    def status(self) -> Status:
+        raise _only_questions()
+
+    @property
+    def session_id(self) -> str | None:
+        raise _only_questions()
+
+    async def put(self, question: Question) -> None:
+        assert isinstance(question, FarQuestion)
+        while True:
+            session = await self._wire.resolve(self._name)
+            if session is None:
+                raise not_found(self._name)
+            try:
+                await session.put(question)
+            except NotHere:
+                continue  # what this process had heard was old, and is forgotten
+            return
+
+    async def clear(self) -> None:
+        raise _only_questions()
+
+    async def interrupt(self) -> None:
+        raise _only_questions()
+
+    async def stop(self) -> None:
+        raise _only_questions()
+
+    async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        raise _only_questions()
+
+
+def _only_questions() -> AssertionError:
+    return AssertionError("who asks by name asks questions only")
+
+
+@final
+class FarQuestion(Question):
+    """A question to a session elsewhere."""
+
+    def __init__(self, wire: Wire, args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self._wire = wire
+        self._args = args
+        self._number = wire.next_number()
+        self._session: FarSession | None = None
+        self._line: Line | None = None
+        self._next: Answer | None = None
+        """What was asked for and not yet taken in."""
+
+    async def put(self, session: FarSession) -> None:
+        """Ask it, and wait until the session has taken it."""
+        self._session = session
+        waiting = False
+        session._questions.add(self)
+        self.on_end = self._left
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while True:
+                try:
+                    self._line = await self._wire.reach(session.door)
+                    self._next = self._line.ask("ask", self._number, session.key, *self._args)
+                    said = await self._take()
+                    while said.state == "waiting":
+                        waiting = True
+                        self._ask_on()
+                        said = await self._take()
+                    if said.state == "end":
+                        self._end(said)
+                    else:
+                        self._ask_on()
+                    return
+                except DoorLost as exc:
+                    # In line, it was not begun: so it may be asked again, if there is anybody.
+                    begun = self._line is not None and not waiting
+                    if begun or not exc.returns:
+                        error = session.crashed(exc) if begun else session.terminated(exc)
+                        raise error from error.__cause__
+                    waiting = False
+                    await self._wire.wait_for_return(session.door)
+        except BaseException as exc:
+            if isinstance(exc, trio.Cancelled):
+                self.abandon()
+            else:
+                self._left()
+            raise
+
+    def _left(self) -> None:
+        if self._session is not None:
+            self._session._questions.discard(self)
+
+    def _ask_on(self) -> None:
+        assert self._line is not None
+        self._next = self._line.ask("more", self._number)
+
+    async def _take(self) -> Said:
+        """What was asked for; if cancelled, it can be taken later."""
+        assert self._next is not None
+        assert self._session is not None
+        said = await self._next.wait()
+        self._next = None
+        if said.standing is not None:
+            self._session.heard(said.standing)
+        return said
+
+    def _give_up(self, lost: DoorLost) -> None:
+        assert self._session is not None
+        assert self._line is not None
+        self._line.ask("leave", self._number)  # should only the way there have been cut
+        self.end(self._session.crashed(lost))
+
+    def _end(self, said: Said) -> None:
+        """Take in the end; raises what kept the question from being taken."""
+        assert self._session is not None
+        try:
+            self._session.take(said)
+        except TrioClaudeError as exc:
+            if not said.taken:
+                raise
+            self.end(exc)
+        else:
+            self.ready += said.events
+            self.end(None)
+
+    async def _read(self) -> list[Event]:
+        if self.ended:
+            return []
+        assert self._session is not None
+        try:
+            said = await self._take()
+        except DoorLost as exc:
+            self._give_up(exc)
+            return []
+        if said.state == "end":
+            self._end(said)
+            return []
+        self._ask_on()
+        return list(said.events)
+
+    def abandon(self) -> None:
+        if self.ended or self._intent is not None:
+            return
+        self._intent = "abandoned"
+        if self._line is None:
+            self.end(Interrupted("the question was withdrawn"))
+        else:
+            self._wire.start_soon(self._leave, self._line)
+
+    async def _leave(self, line: Line) -> None:
+        with suppress(DoorLost):  # then the turn has ended as well
+            await line.ask("leave", self._number).wait()
+        self.end(Interrupted("the turn was abandoned"))

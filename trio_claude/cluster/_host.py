@@ -1,0 +1,132 @@
+"""The actor that a group runs in: a Trio run of its own, and the door to it.
+
+Ray calls the actor's methods in an asyncio loop; the Trio run is in a thread beside it, for as long
+as the actor lives. A call goes over to it and its answer comes back without waiting for anything
+else, which is one wake-up of a thread each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from .._supervision.events import log_event
+from .._supervision.opening import open_from_spec
+from ._actors import Door, soon
+from ._connection import Connection, open_connection
+from ._wire import Said, dumps, loads
+from ._wire_errors import dumps_error
+
+if TYPE_CHECKING:
+    from .._supervision.spec import SupervisorSpec
+    from .._supervision.supervisor import Supervisor
+
+
+class Host(Door):
+    """One actor of a group."""
+
+    def __init__(self, door: str, namespace: str, opener: str) -> None:
+        super().__init__()
+        self._door = door
+        self._namespace = namespace
+        self._opened: Future[bytes] = Future()  # the entries of its sessions, or an error
+        self._ended: Future[bytes] = Future()
+        self._connection: Connection | None = None
+        self._supervisor: Supervisor | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._close = trio.Event()
+        threading.Thread(target=self._run, args=(opener,), name="trio", daemon=True).start()
+
+    # ---- called by Ray, in the loop -------------------------------------------------------------
+
+    async def ask(self, asker: str, data: bytes) -> bytes:
+        """What a :class:`Mailbox` does, without one. Waits until the group is open."""
+        if not self._opened.done():
+            await _settled(self._opened)
+        connection, token = self._connection, self._token
+        if connection is None or token is None:
+            return await _settled(self._ended)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        try:
+            token.run_sync_soon(connection.service.receive, asker, data, soon(loop, future))
+        except trio.RunFinishedError:
+            return await _settled(self._ended)
+        return await future
+
+    async def opened(self) -> bytes:
+        """Waits until the group's sessions are started; gives them, or why they could not be."""
+        return await _settled(self._opened)
+
+    async def ended(self) -> bytes:
+        """Waits until the group has ended; gives why, if it is an error."""
+        return await _settled(self._ended)
+
+    async def close(self) -> bytes:
+        """Let the group end, and wait for that."""
+        if self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._close.set)
+        return await _settled(self._ended)
+
+    # ---- in the thread --------------------------------------------------------------------------
+
+    def _run(self, opener: str) -> None:
+        said = Said("end")
+        try:
+            trio.run(self._main, opener)
+        except BaseException as exc:
+            said = Said("end", error=dumps_error(exc), taken=False)
+        if not self._opened.done():
+            self._opened.set_result(dumps(said))
+        self._ended.set_result(dumps(said))
+
+    async def _main(self, opener: str) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        async with open_connection(
+            self._namespace, self._door, supervise=self._supervise
+        ) as connection:
+            spec: SupervisorSpec = loads(await connection.ask(opener, "plan", self._door))
+            async with open_from_spec(spec, (), log_event) as supervisor:
+                await connection.settle()
+                self._connection, self._supervisor = connection, supervisor
+                self._opened.set_result(dumps(Said("end", value=connection.entries())))
+                await self._close.wait()
+
+    async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
+        supervisor, connection = self._supervisor, self._connection
+        assert supervisor is not None
+        assert connection is not None
+        match kind, args:
+            case "start_session", (spec, id):
+                handle = await supervisor.start_session(loads(spec), id=id)
+                return connection.entry_of(handle)
+            case "terminate_session", (id,):
+                return await supervisor.terminate_session(id)
+            case "restart_session", (id,):
+                return await supervisor.restart_session(id)
+            case "list_sessions", ():
+                return [
+                    (
+                        connection.entry_of(info.handle),
+                        attrs.asdict(info, recurse=False, filter=_is_sent),
+                        None if info.last_error is None else dumps_error(info.last_error),
+                    )
+                    for info in supervisor.list_sessions()
+                ]
+            case _:
+                raise AssertionError(kind)
+
+
+async def _settled(future: Future[bytes]) -> bytes:
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _is_sent(field: attrs.Attribute[Any], _: object) -> bool:
+    return field.name not in ("handle", "last_error")

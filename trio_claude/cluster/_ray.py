@@ -1,0 +1,241 @@
+"""Where Trio and Ray meet: the only module that imports Ray.
+
+Ray calls back from a thread of its own when an answer is there (:meth:`ObjectRef.future`), and that
+thread wakes the Trio run: so nobody polls, and no thread waits. What blocks for a moment in Ray (to
+connect, to find an actor by its name) is done in a worker thread, once for each actor that is talked
+to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import ray
+import ray.cloudpickle
+import ray.exceptions
+import ray.util
+import trio
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from .._errors import ClusterError
+from ._actors import DoorLost, Mailbox, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+DOOR = "trio_claude door "
+_REGISTRY = "trio_claude names"
+
+# How many calls an actor may have before it: each waits for its answer, so they are many.
+_CALLS = 1_000_000
+
+# ---- this process and the cluster -------------------------------------------------------------------
+
+
+class _Shared:
+    """Ray in this process: who came first connects, and who goes last disconnects."""
+
+    lock: ClassVar = threading.Lock()
+    users: ClassVar = 0
+    ours: ClassVar = False
+
+
+def connect(address: str, namespace: str) -> None:
+    """Connect this process; blocks. A process that is connected stays so, as it is.
+
+    Raises:
+      ClusterError: there is no cluster, or it lets nobody in with this token.
+    """
+    with _Shared.lock:
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, namespace=namespace, logging_level=logging.WARNING)
+            except Exception as exc:
+                raise ClusterError(
+                    f"could not connect to a Ray cluster at address={address!r}: "
+                    f"{_first_line(exc)}; `ray start --head` starts one"
+                ) from exc
+            _Shared.ours = True
+        _Shared.users += 1
+
+
+def disconnect() -> None:
+    """Undo one :func:`connect`; blocks."""
+    with _Shared.lock:
+        _Shared.users -= 1
+        if _Shared.users == 0 and _Shared.ours:
+            _Shared.ours = False
+            ray.shutdown()
+
+
+def where() -> str:
+    """This process, for people."""
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return f"process {os.getpid()} on {address}"
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__
+
+
+# ---- calls ------------------------------------------------------------------------------------------
+
+
+@final
+class Reply:
+    """What an actor answers to one call, once it is there."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+        self._there = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        future.add_done_callback(self._settled)
+
+    def _settled(self, _: Future[Any]) -> None:  # in a thread of Ray's
+        with suppress(trio.RunFinishedError):  # then nobody waits any more
+            self._token.run_sync_soon(self._there.set)
+
+    def is_settled(self) -> bool:
+        """Whether it is there."""
+        return self._future.done()
+
+    async def settled(self) -> None:
+        """Wait until it is there."""
+        await self._there.wait()
+
+    async def wait(self) -> Any:
+        """Wait for it. If cancelled, it can be waited for again.
+
+        Raises:
+          DoorLost: the actor is gone, or its process is, or this process is cut off.
+          ClusterError: what this library runs there has failed.
+        """
+        await self._there.wait()
+        try:
+            return self._future.result()
+        except ray.exceptions.ActorUnavailableError as exc:
+            raise DoorLost(returns=True) from exc
+        except ray.exceptions.RayTaskError as exc:
+            raise ClusterError(f"an actor of trio_claude failed: {_first_line(exc)}") from exc
+        except ray.exceptions.RayError as exc:
+            raise DoorLost(returns=False) from exc
+
+
+@final
+class Peer:
+    """An actor, as Trio tasks call it."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def call(self, method: str, *args: Any) -> Reply:
+        """Call a method of it; never blocks. Calls of one process arrive in their order.
+
+        Raises:
+          DoorLost: this process is not connected any more.
+        """
+        if not ray.is_initialized():  # Ray would start a cluster of its own
+            raise DoorLost(returns=False)
+        return Reply(getattr(self._actor, method).remote(*args).future())
+
+    def kill(self) -> None:
+        """End it, for good."""
+        if ray.is_initialized():
+            ray.kill(self._actor, no_restart=True)
+
+
+# ---- actors; these block ----------------------------------------------------------------------------
+
+
+def find_actor(name: str, namespace: str) -> Peer:
+    """The actor with this name.
+
+    Raises:
+      DoorLost: there is none.
+    """
+    return Peer(_find_actor(name, namespace))
+
+
+def _find_actor(name: str, namespace: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError as exc:
+        raise DoorLost(returns=False) from exc
+
+
+def start_mailbox(door: str, namespace: str) -> Peer:
+    """A door for this process, on its own node."""
+    node = ray.get_runtime_context().get_node_id()
+    options = {
+        "name": door,
+        "namespace": namespace,
+        "num_cpus": 0,
+        "max_concurrency": _CALLS,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
+    return Peer(ray.remote(Mailbox).options(**options).remote())
+
+
+def start_host(host: type, door: str, namespace: str, opener: str, options: dict[str, Any]) -> Peer:
+    """A process for a group, which gets its plan from the door of who opens it."""
+    options = {**options, "name": door, "namespace": namespace, "max_concurrency": _CALLS}
+    return Peer(ray.remote(host).options(**options).remote(door, namespace, opener))
+
+
+def registry(namespace: str) -> Peer:
+    """The registry of the namespace, which is started if there is none."""
+    options = {
+        "name": _REGISTRY,
+        "namespace": namespace,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "max_concurrency": _CALLS,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    return Peer(ray.remote(RayRegistry).options(**options).remote(namespace))
+
+
+class RayRegistry(Registry):
+    """The registry, on Ray."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__()
+        self._namespace = namespace
+        self._doors: dict[str, Any] = {}
+
+    async def _list_doors(self) -> list[str]:
+        named = await asyncio.to_thread(partial(ray.util.list_named_actors, all_namespaces=True))
+        return [
+            actor["name"]
+            for actor in named
+            if actor["namespace"] == self._namespace and actor["name"].startswith(DOOR)
+        ]
+
+    async def _call(self, door: str, method: str, *args: Any) -> Any:
+        try:
+            if door not in self._doors:
+                self._doors[door] = await asyncio.to_thread(_find_actor, door, self._namespace)
+            return await getattr(self._doors[door], method).remote(*args)
+        except ray.exceptions.ActorUnavailableError as exc:
+            raise DoorLost(returns=True) from exc
+        except ray.exceptions.RayActorError as exc:
+            self._doors.pop(door, None)
+            raise DoorLost(returns=False) from exc
+
+    async def _end(self) -> None:
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+
+# ---- what users wrote -------------------------------------------------------------------------------
+
+dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
+"""Functions and classes of the main program too, by value."""

@@ -1,0 +1,291 @@
+"""Answers what other processes ask of the sessions of this run.
+
+Calls are begun in the order in which they came, each in a task of its own; a question is in its
+session's line before the next call is looked at, so that callers are served in their order. All that
+is done is done through what a handle of this run does, so that a session behaves the same from afar.
+
+An asker that dies can't leave what it has begun. So for each asker there is one call that never
+ends while it lives; when it fails, everything of that asker's is left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+import trio
+
+from .._errors import Interrupted, ProtocolError, SessionTerminated
+from .._messages import ResultMessage
+from .._session.stream import ResponseStream
+from ._wire import BATCH_SIZE, Request, Said, dumps, loads, size_of
+from ._wire_errors import dumps_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from .._messages import Event
+    from .._session.inbox import Inbox
+    from .._session.question import Question
+    from ._wire import Standing
+
+# So many small events travel together, at most.
+_BATCH = 256
+
+
+class NotHere(SessionTerminated):
+    """The process has no such session, or no longer; nothing was begun."""
+
+
+class Published(Protocol):
+    """A session of this run that others may ask."""
+
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def standing(self) -> Standing: ...
+
+
+@final
+class Service:
+    """What this process does for others."""
+
+    def __init__(
+        self,
+        find: Callable[[Hashable], Published | None],
+        until_gone: Callable[[str], Awaitable[None]],
+        do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
+    ) -> None:
+        self._find = find
+        self._until_gone = until_gone
+        self._do = do
+        self._askers: dict[str, dict[int, _Job]] = {}
+        self._send, self._calls = trio.open_memory_channel[
+            tuple[str, bytes, "Callable[[bytes], None]"]
+        ](float("inf"))  # a door that is called must never have to wait
+
+    def receive(self, asker: str, data: bytes, answer: Callable[[bytes], None]) -> None:
+        """Take a call; never blocks. Calls of one asker come in the order in which they were made."""
+        self._send.send_nowait((asker, data, answer))
+
+    async def run(self) -> None:
+        """Do what is asked, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            async for asker, data, answer in self._calls:
+                jobs = self._askers.get(asker)
+                if jobs is None:
+                    jobs = self._askers[asker] = {}
+                    nursery.start_soon(self._wait_for_its_end, asker)
+                await self._begin(nursery, jobs, data, answer)
+
+    async def _begin(
+        self,
+        nursery: trio.Nursery,
+        jobs: dict[int, _Job],
+        data: bytes,
+        answer: Callable[[bytes], None],
+    ) -> None:
+        try:
+            request: Request = loads(data)
+        except Exception as exc:
+            answer(_encoded(Said("end", error=dumps_error(exc), taken=False)))
+            return
+        job = jobs.get(request.number)
+        if request.kind in ("more", "leave"):
+            if job is None:
+                answer(_encoded(Said("end", error=dumps_error(Interrupted("it was left")))))
+            elif request.kind == "more":
+                job.more(answer)
+            else:
+                job.leave(answer)
+            return
+        kind = _Turn if request.kind == "ask" else _Job
+        job = jobs[request.number] = kind(request, jobs, self._find, self._do)
+        job.more(answer)
+        nursery.start_soon(job.run)
+        # Its first step, which takes it into the session's line, is in the next round of Trio's;
+        # this task is in that round too, before it or behind, and in the one after that.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        job.tell_waiting()
+
+    async def _wait_for_its_end(self, asker: str) -> None:
+        await self._until_gone(asker)
+        for job in list(self._askers.pop(asker).values()):
+            job.leave(_to_nobody)
+
+
+def _to_nobody(_: bytes) -> None:
+    """The answer to one who is gone."""
+
+
+class _Job:
+    """Something that was asked for: done by one task, told by the calls that come for it."""
+
+    def __init__(
+        self,
+        request: Request,
+        jobs: dict[int, _Job],
+        find: Callable[[Hashable], Published | None],
+        do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
+    ) -> None:
+        self._request = request
+        self._jobs = jobs
+        self._find = find
+        self._other = do
+        self._scope = trio.CancelScope()
+        self._session: Published | None = None
+        self._unsaid: deque[Said] = deque()
+        self._answer: Callable[[bytes], None] | None = None
+        self._asked = trio.Event()
+        self._leavers: list[Callable[[bytes], None]] = []
+        self._taken = False
+
+    # ---- the asker's side -----------------------------------------------------------------------
+
+    def more(self, answer: Callable[[bytes], None]) -> None:
+        """Answer what comes next."""
+        self._answer = answer
+        self._asked.set()
+        self._flush()
+
+    def leave(self, answer: Callable[[bytes], None]) -> None:
+        """End it, and answer when it has ended."""
+        self._leavers.append(answer)
+        self._scope.cancel(reason="the asker has left")
+        if self._unsaid and self._unsaid[-1].state == "end":
+            self._forget()
+
+    def tell_waiting(self) -> None:
+        """If it is in line, say so: it can be asked again if this process dies."""
+
+    # ---- its own side ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Do it. Raises nothing but Cancelled."""
+        said = Said("end", error=dumps_error(Interrupted("the one who asked has left")))
+        try:
+            with self._scope:
+                said = await self._do()
+        except Exception as exc:
+            said = Said("end", error=dumps_error(exc), taken=self._taken)
+        self.say(said)
+        if self._leavers:
+            self._forget()
+
+    async def _do(self) -> Said:
+        kind, args = self._request.kind, self._request.args
+        if self._request.name is None:
+            return Said("end", value=await self._other(kind, args))
+        inbox = self._inbox()
+        if kind == "clear":
+            await inbox.clear()
+        elif kind == "interrupt":
+            await inbox.interrupt()
+        elif kind == "stop":
+            await inbox.stop(waits=args[0])
+        elif kind == "control":
+            return Said("end", value=dict(await inbox.control(*args)))
+        else:
+            raise ProtocolError(f"nothing is known here of {kind!r}: is it another version?")
+        return Said("end")
+
+    def _inbox(self) -> Inbox:
+        name = self._request.name
+        self._session = self._find(name)
+        if self._session is None:
+            raise NotHere(f"session {name!r} is not there any more", name=name)
+        return self._session.inbox
+
+    def say(self, said: Said) -> None:
+        """Answer this with the next call that comes for it, or came already."""
+        self._unsaid.append(said)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._answer is None or not self._unsaid:
+            return
+        said = self._unsaid.popleft()
+        answer, self._answer = self._answer, None
+        self._asked = trio.Event()
+        self._tell(said, answer)
+        if said.state == "end":
+            self._forget()
+
+    def _tell(self, said: Said, answer: Callable[[bytes], None]) -> None:
+        standing = None if self._session is None else self._session.standing
+        answer(
+            _encoded(Said(said.state, standing, said.events, said.error, said.taken, said.value))
+        )
+
+    def _forget(self) -> None:
+        """It has ended, and there is nothing to tell of it any more."""
+        self._jobs.pop(self._request.number, None)
+        for answer in self._leavers:
+            self._tell(Said("end"), answer)
+        self._leavers.clear()
+
+
+@final
+class _Turn(_Job):
+    """A question, and the reading of its answer."""
+
+    _question: Question | None = None
+
+    def tell_waiting(self) -> None:
+        if (
+            self._question is not None
+            and self._session is not None
+            and self._session.inbox.is_waiting(self._question)
+        ):
+            self.say(Said("waiting"))
+
+    async def _do(self) -> Said:
+        prompt, overrides, whole = self._request.args
+        inbox = self._inbox()
+        options = {} if overrides is None else loads(overrides)
+        question = self._question = inbox.new_question(prompt, options, whole=whole)
+        waited = self._answer
+        await inbox.put(question)
+        self._taken = True
+        stream = ResponseStream(question)
+        try:
+            if whole:
+                if self._answer is not waited:  # it was told that it had to wait
+                    self.say(Said("taken"))
+                return Said("end", events=[await _result(stream)])
+            self.say(Said("taken"))
+            while True:
+                await self._asked.wait()
+                events = await _some(stream, question)
+                if isinstance(events[-1], ResultMessage):
+                    return Said("end", events=events)
+                self.say(Said("events", events=events))
+        finally:
+            with trio.CancelScope(shield=True):  # the backends see to it that this doesn't last
+                await stream.aclose()
+
+
+async def _result(stream: ResponseStream) -> Event:
+    async for event in stream:
+        if isinstance(event, ResultMessage):
+            return event
+    raise AssertionError("a stream ends with a result or raises")
+
+
+async def _some(stream: ResponseStream, question: Question) -> Sequence[Event]:
+    """The next events, and those that are there besides, as far as they fit into a batch."""
+    events = [await stream.receive()]
+    size = size_of(events[0])
+    while question.ready and len(events) < _BATCH and size < BATCH_SIZE:
+        events.append(question.ready.popleft())
+        size += size_of(events[-1])
+    return events
+
+
+def _encoded(said: Said) -> bytes:
+    try:
+        return dumps(said)
+    except Exception as exc:  # pickle has no one error for what it cannot do
+        error = ProtocolError(f"the answer can't be sent to another process: {exc!r}")
+        return dumps(Said("end", error=dumps_error(error), taken=said.taken))
