@@ -32,6 +32,7 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
+from trio_claude._session.question import Question
 from trio_claude.cluster._pool import Pool
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
 
@@ -337,14 +338,14 @@ async def test_one_that_is_not_found_any_more_is_passed_over(
 ) -> None:
     """What a session elsewhere may say when it is asked; here it has to be made to."""
     these = Sessions()
-    ask = SessionHandle.stream
+    ask = SessionHandle._stream
 
-    def stream(handle: SessionHandle, prompt: str) -> object:
+    def stream(handle: SessionHandle, question: Question) -> object:
         if handle.name == "a":
             raise SessionNotFound("no session is named 'a'")
-        return ask(handle, prompt)
+        return ask(handle, question)
 
-    monkeypatch.setattr(SessionHandle, "stream", stream)
+    monkeypatch.setattr(SessionHandle, "_stream", stream)
     async with open_supervisor([these.spec("a"), these.spec("b")]):
         pool = Pool(["a", "b"])
         assert str(await pool.query("0")) == "b"

@@ -1042,47 +1042,22 @@ async def test_who_listens_is_told_what_has_become_another() -> None:
         assert await news() == []
 
 
-async def test_who_waits_in_line_and_was_not_taken() -> None:
-    """Not once it is taken, and not when it was withdrawn or turned away."""
-    async with open_supervisor([spec("a", ScriptedBackend([["Well, ", math.inf]] * 2))]) as s:
-        inbox = inbox_of(s.get_session("a"))
-        questions: list[Question] = []
+async def test_whether_a_question_would_be_taken_at_once(autojump_clock: MockClock) -> None:
+    """A session is free when it waits for a question: not while it starts, or is in a turn."""
+    backend = ScriptedBackend(lambda turn: [1.0, turn.prompt])
+    async with open_supervisor([spec("a", backend)]) as supervisor:
+        inbox = inbox_of(supervisor.get_session("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert inbox.is_free()
 
-        async def ask() -> None:
-            questions.append(inbox.new_question("hello", {}))
-            await inbox.put(questions[-1])
-
-        async def turned_away() -> None:
-            with pytest.raises(SessionTerminated):
-                await ask()
-
-        def waiting() -> list[bool]:
-            return [inbox.is_waiting(question) for question in questions]
-
-        async with trio.open_nursery() as callers:
-            callers.start_soon(ask)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_claude.query, "a", "hello")
             await trio.testing.wait_all_tasks_blocked()
-            assert waiting() == [False]
+            assert not inbox.is_free()
 
-            async with trio.open_nursery() as impatient:
-                impatient.start_soon(ask)
-                await trio.testing.wait_all_tasks_blocked()
-                assert waiting() == [False, True]
-                impatient.cancel_scope.cancel()
-            assert waiting() == [False, False]
-
-            callers.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            callers.start_soon(turned_away)
-            await trio.testing.wait_all_tasks_blocked()
-            assert waiting() == [False, False, True, True]
-
-            questions[0].abandon()
-            await trio.testing.wait_all_tasks_blocked()
-            assert waiting() == [False, False, False, True]
-
-            await s.terminate_session("a")
-        assert waiting() == [False] * 4
+        await trio.testing.wait_all_tasks_blocked()
+        assert inbox.is_free()
+    assert not inbox.is_free()
 
 
 async def test_stop_that_does_not_wait(autojump_clock: MockClock) -> None:

@@ -24,10 +24,12 @@ ROOMS = (
     "_app",
     "testing",
     "simulator",
+    "cluster",
     "",
     "_supervision",
     "_session",
     "_backends",
+    "_nurseries",
     "streams",
     "_wire",
     "_options",
@@ -62,13 +64,16 @@ LIBRARIES: Mapping[str, Collection[str]] = {
     "hypothesis": {"testing"},
     "mcp": {"_backends.claude_cli.mcp_bridge"},
     "pytest": {"testing"},
+    "ray": {"cluster._ray"},
     "rich": {"_app"},
     "trio": set(ROOMS) - {"_wire", *_VALUES, "_validation", "_responder"},
 }
 
 # Standard modules, and where none of them may be imported: what is pure is handed its time and chance.
 NOT_IN: Mapping[str, Collection[str]] = {
-    "asyncio": ROOMS,
+    # Ray's actors are asyncio's. What is Trio's of the cluster has nothing to do with that.
+    "asyncio": set(ROOMS) - {"cluster"}
+    | {f"cluster.{module}" for module in ("_connection", "_far", "_group", "_pool", "_service")},
     "random": {"_wire", "_supervision.policy", *_VALUES},
     "time": {"_wire", "_supervision.policy", *_VALUES},
 }

@@ -212,9 +212,9 @@ class Inbox(Target, Watched):
                 f"may wait for it (waiting now: {self.waiting})"
             )
 
-    def is_waiting(self, request: Request) -> bool:
-        """Whether it is in line, and was not taken yet."""
-        return request in self._line
+    def is_free(self) -> bool:
+        """Whether a request that is put now is taken at once."""
+        return self._line.is_awaited()
 
     async def _put(self, request: Request) -> None:
         """Wait in line until an incarnation has taken the request.

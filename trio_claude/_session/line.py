@@ -33,8 +33,9 @@ class Line:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, request: Request) -> bool:
-        return request in self._waiting
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a request: then the next one is taken at once."""
+        return self._idle is not None
 
     @trio.lowlevel.enable_ki_protection
     async def put(self, request: Request) -> None:

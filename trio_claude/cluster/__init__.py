@@ -8,6 +8,7 @@ Ray comes with the extra: ``pip install 'trio-claude[ray]'``.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .._errors import ConfigurationError
@@ -45,7 +46,8 @@ def connect(
       ClusterError: there is no cluster, or it lets nobody in with this token, or it is lost.
     """
     _check(address, namespace)
-    require_ray()
+    if find_spec("ray") is None:
+        raise ConfigurationError("trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'")
     return _connect(address, namespace)
 
 
@@ -65,13 +67,3 @@ async def _connect(address: str, namespace: str) -> AsyncIterator[None]:
 
     async with open_mailbox_connection(address, namespace):
         yield
-
-
-def require_ray() -> None:
-    """Raise ConfigurationError, with what to install, where there is no Ray."""
-    try:
-        import ray  # noqa: F401
-    except ImportError as exc:
-        raise ConfigurationError(
-            "trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'"
-        ) from exc

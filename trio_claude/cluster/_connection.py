@@ -116,6 +116,7 @@ class Connection:
         self.failure: ClusterError | None = None
         self.body = trio.CancelScope()
         self.start_soon = nursery.start_soon
+        self._nursery = nursery
         self.dumps = _ray.dumps
         self.closed = False
         self._life = time.time_ns()
@@ -137,7 +138,8 @@ class Connection:
     async def begin(self) -> None:
         """Be known, and know."""
         self._take_in(await self._ask_registry("join", self.door))
-        for task in (self.service.run, self._follow, self._tell):
+        await self._nursery.start(self._serve)
+        for task in (self._follow, self._tell):
             self.start_soon(self._keep, task)
 
     async def settle(self) -> None:
@@ -158,6 +160,9 @@ class Connection:
                     await self._ask_registry("leave", self.door)
                 except ClusterError as exc:
                     logger.warning("could not leave the cluster in order: %s", exc)
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._keep(partial(self.service.run, task_status))
 
     async def _keep(self, task: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any, Unpack, final
 
 import trio
@@ -69,16 +74,15 @@ class Pool:
           SessionTerminated: all are stopped; or the one that was asked was stopped in mid-turn.
           TrioClaudeError: as :meth:`SessionHandle.query`.
         """
-        async with self.stream(prompt, **overrides) as events:
+        async with self._ask(prompt, overrides, whole=True) as events:
             async for event in events:
                 if isinstance(event, ResultMessage):
                     return event
         raise AssertionError("a stream ends with a result or raises")
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self, prompt: str, **overrides: Unpack[Overrides]
-    ) -> AsyncIterator[ResponseStream]:
+    ) -> AbstractAsyncContextManager[ResponseStream]:
         """Ask one of the sessions, and receive the answer's events as they come.
 
         Entering the block waits until a session is free and has taken the question; one that turns
@@ -86,14 +90,20 @@ class Pool:
         been left, however that was. All else is as with :meth:`SessionHandle.stream`; arguments and
         errors are those of :meth:`query`.
         """
+        return self._ask(prompt, overrides, whole=False)
+
+    @asynccontextmanager
+    async def _ask(
+        self, prompt: str, overrides: Mapping[str, Any], *, whole: bool
+    ) -> AsyncIterator[ResponseStream]:
         gone: dict[Hashable, Exception] = {}
         while True:
             member, handle = await self._take(gone)
             try:
                 async with AsyncExitStack() as stack:
                     try:
-                        turn = handle.stream(prompt, **overrides)
-                        events = await stack.enter_async_context(turn)
+                        question = handle._target.new_question(prompt, overrides, whole=whole)
+                        events = await stack.enter_async_context(handle._stream(question))
                     except (SessionTerminated, SessionNotFound) as exc:
                         gone[member] = exc
                         continue

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 DOOR = "trio_claude door "
 _REGISTRY = "trio_claude names"
 
-# How many calls an actor may have before it: each waits for its answer, so they are many.
-_CALLS = 1_000_000
+# For all actors. How many calls one may have before it: each waits for its answer, so they are many.
+# And Ray's control store is not told of each call: with what is asked, they are nobody's business.
+_OPTIONS = {"max_concurrency": 1_000_000, "enable_task_events": False}
 
 # ---- this process and the cluster -------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ def start_mailbox(door: str, namespace: str) -> Peer:
         "name": door,
         "namespace": namespace,
         "num_cpus": 0,
-        "max_concurrency": _CALLS,
+        **_OPTIONS,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
     }
     return Peer(ray.remote(Mailbox).options(**options).remote())
@@ -185,7 +186,7 @@ def start_mailbox(door: str, namespace: str) -> Peer:
 
 def start_host(host: type, door: str, namespace: str, opener: str, options: dict[str, Any]) -> Peer:
     """A process for a group, which gets its plan from the door of who opens it."""
-    options = {**options, "name": door, "namespace": namespace, "max_concurrency": _CALLS}
+    options = {**options, "name": door, "namespace": namespace, **_OPTIONS}
     return Peer(ray.remote(host).options(**options).remote(door, namespace, opener))
 
 
@@ -197,7 +198,7 @@ def registry(namespace: str) -> Peer:
         "lifetime": "detached",
         "get_if_exists": True,
         "num_cpus": 0,
-        "max_concurrency": _CALLS,
+        **_OPTIONS,
         "max_restarts": -1,
         "max_task_retries": -1,
     }

@@ -1,8 +1,9 @@
 """Answers what other processes ask of the sessions of this run.
 
-Calls are begun in the order in which they came, each in a task of its own; a question is in its
-session's line before the next call is looked at, so that callers are served in their order. All that
-is done is done through what a handle of this run does, so that a session behaves the same from afar.
+Each call is done by a task of its own, for Trio starts tasks in an order of its own; but a question
+waits until those before it are in the lines of their sessions, so that callers are served in their
+order. All that is done is done through what a handle of this run does, so that a session behaves the
+same from afar.
 
 An asker that dies can't leave what it has begun. So for each asker there is one call that never
 ends while it lives; when it fails, everything of that asker's is left.
@@ -60,54 +61,40 @@ class Service:
         self._until_gone = until_gone
         self._do = do
         self._askers: dict[str, dict[int, _Job]] = {}
-        self._send, self._calls = trio.open_memory_channel[
-            tuple[str, bytes, "Callable[[bytes], None]"]
-        ](float("inf"))  # a door that is called must never have to wait
+        self._nursery: trio.Nursery | None = None
+        self._before: _Job | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Do what is asked, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
 
     def receive(self, asker: str, data: bytes, answer: Callable[[bytes], None]) -> None:
         """Take a call; never blocks. Calls of one asker come in the order in which they were made."""
-        self._send.send_nowait((asker, data, answer))
-
-    async def run(self) -> None:
-        """Do what is asked, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            async for asker, data, answer in self._calls:
-                jobs = self._askers.get(asker)
-                if jobs is None:
-                    jobs = self._askers[asker] = {}
-                    nursery.start_soon(self._wait_for_its_end, asker)
-                await self._begin(nursery, jobs, data, answer)
-
-    async def _begin(
-        self,
-        nursery: trio.Nursery,
-        jobs: dict[int, _Job],
-        data: bytes,
-        answer: Callable[[bytes], None],
-    ) -> None:
+        assert self._nursery is not None
+        jobs = self._askers.get(asker)
+        if jobs is None:
+            jobs = self._askers[asker] = {}
+            self._nursery.start_soon(self._wait_for_its_end, asker)
         try:
             request: Request = loads(data)
         except Exception as exc:
             answer(_encoded(Said("end", error=dumps_error(exc), taken=False)))
             return
         job = jobs.get(request.number)
-        if request.kind in ("more", "leave"):
-            if job is None:
-                answer(_encoded(Said("end", error=dumps_error(Interrupted("it was left")))))
-            elif request.kind == "more":
-                job.more(answer)
-            else:
-                job.leave(answer)
-            return
-        kind = _Turn if request.kind == "ask" else _Job
-        job = jobs[request.number] = kind(request, jobs, self._find, self._do)
-        job.more(answer)
-        nursery.start_soon(job.run)
-        # Its first step, which takes it into the session's line, is in the next round of Trio's;
-        # this task is in that round too, before it or behind, and in the one after that.
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
-        job.tell_waiting()
+        if request.kind not in ("more", "leave"):
+            kind = _Turn if request.kind == "ask" else _Job
+            job = kind(request, jobs, self._find, self._do, self._before)
+            job.more(answer)
+            jobs[request.number] = self._before = job
+            self._nursery.start_soon(job.run)
+        elif job is None:
+            answer(_encoded(Said("end", error=dumps_error(Interrupted("it was left")))))
+        elif request.kind == "more":
+            job.more(answer)
+        else:
+            job.leave(answer)
 
     async def _wait_for_its_end(self, asker: str) -> None:
         await self._until_gone(asker)
@@ -128,7 +115,11 @@ class _Job:
         jobs: dict[int, _Job],
         find: Callable[[Hashable], Published | None],
         do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
+        before: _Job | None,
     ) -> None:
+        self._before = before
+        self.in_line = trio.Event()
+        """Set once whatever is asked after it can't overtake it."""
         self._request = request
         self._jobs = jobs
         self._find = find
@@ -156,20 +147,22 @@ class _Job:
         if self._unsaid and self._unsaid[-1].state == "end":
             self._forget()
 
-    def tell_waiting(self) -> None:
-        """If it is in line, say so: it can be asked again if this process dies."""
-
     # ---- its own side ---------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Do it. Raises nothing but Cancelled."""
-        said = Said("end", error=dumps_error(Interrupted("the one who asked has left")))
+        said = None
+        before, self._before = self._before, None
         try:
             with self._scope:
+                if before is not None and not before.in_line.is_set():
+                    await before.in_line.wait()
                 said = await self._do()
         except Exception as exc:
             said = Said("end", error=dumps_error(exc), taken=self._taken)
-        self.say(said)
+        finally:
+            self.in_line.set()
+        self.say(said or Said("end", error=dumps_error(Interrupted("the asker has left"))))
         if self._leavers:
             self._forget()
 
@@ -178,6 +171,7 @@ class _Job:
         if self._request.name is None:
             return Said("end", value=await self._other(kind, args))
         inbox = self._inbox()
+        self.in_line.set()  # before it is: nobody else runs until it waits there
         if kind == "clear":
             await inbox.clear()
         elif kind == "interrupt":
@@ -230,28 +224,21 @@ class _Job:
 class _Turn(_Job):
     """A question, and the reading of its answer."""
 
-    _question: Question | None = None
-
-    def tell_waiting(self) -> None:
-        if (
-            self._question is not None
-            and self._session is not None
-            and self._session.inbox.is_waiting(self._question)
-        ):
-            self.say(Said("waiting"))
-
     async def _do(self) -> Said:
         prompt, overrides, whole = self._request.args
         inbox = self._inbox()
         options = {} if overrides is None else loads(overrides)
-        question = self._question = inbox.new_question(prompt, options, whole=whole)
-        waited = self._answer
+        question = inbox.new_question(prompt, options, whole=whole)
+        self.in_line.set()  # as above
+        waits = not inbox.is_free()
+        if waits:  # said now, so that it can be asked again should this process die
+            self.say(Said("waiting"))
         await inbox.put(question)
         self._taken = True
         stream = ResponseStream(question)
         try:
             if whole:
-                if self._answer is not waited:  # it was told that it had to wait
+                if waits:
                     self.say(Said("taken"))
                 return Said("end", events=[await _result(stream)])
             self.say(Said("taken"))
