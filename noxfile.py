@@ -38,7 +38,7 @@ def group(name: str) -> tuple[str, ...]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, with coverage of lines and branches when all of them run."""
-    session.install("-e", ".[demo,mcp]", *group("tests"))
+    session.install("-e", ".[demo,mcp,ray]", *group("tests"))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -53,7 +53,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=VERSIONS)
 def tests_all(session: nox.Session) -> None:
     """Run the tests on every Python we name in the classifiers."""
-    session.install("-e", ".[demo,mcp]", *group("tests"))
+    session.install("-e", ".[demo,mcp,ray]", *group("tests"))
     session.run("pytest", *session.posargs)
 
 
@@ -65,9 +65,16 @@ def tests_cli(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_ray(session: nox.Session) -> None:
+    """Run the tests that need Ray's processes: clusters of several nodes, and several clients."""
+    session.install("-e", ".[demo,ray]", *group("tests"))
+    session.run("pytest", "tests/ray_cluster", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Show that the tests notice faults put into a copy; `-- --short` for a few, or their names."""
-    session.install("-e", ".[demo,mcp]", *group("tests"))
+    session.install("-e", ".[demo,mcp,ray]", *group("tests"))
     session.run("python", "-m", "tests.mutants.run", *session.posargs)
 
 
@@ -85,7 +92,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def model(session: nox.Session) -> None:
     """Compare the supervisor with its model over many more lives than the tests do."""
-    session.install("-e", ".[demo,mcp]", *group("tests"))
+    session.install("-e", ".[demo,mcp,ray]", *group("tests"))
     session.run("pytest", "tests/model", *session.posargs, env={"HYPOTHESIS_PROFILE": "long"})
 
 
@@ -100,14 +107,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check the types of the package, the tests (with tests/typing_api.py) and the examples."""
-    session.install("-e", ".[demo,mcp]", *group("typing"))
+    session.install("-e", ".[demo,mcp,ray]", *group("typing"))
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the docs; an unknown name or a warning is an error."""
-    session.install("-e", ".[demo,mcp]", *group("docs"))
+    session.install("-e", ".[demo,mcp,ray]", *group("docs"))
     target = session.create_tmp()
     session.run(
         *("sphinx-build", "-q", "-n", "-W", "--keep-going", "-E", "-b", "html"),
@@ -135,7 +142,7 @@ def package(session: nox.Session) -> None:
     for name in READ_BY_TESTS:
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy2
         copy(root / name, empty / name)
-    session.install(f"{wheel}[demo,mcp]", *group("tests"))
+    session.install(f"{wheel}[demo,mcp,ray]", *group("tests"))
     session.run("python", "-c", CHECK_INSTALLED)
     # Not those with scripted claude programs: nothing of them depends on how we were installed.
     session.run(

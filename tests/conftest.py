@@ -23,8 +23,9 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
 
-# What needs the claude program is left out, but where it is named: `nox -s tests_cli` does that.
-collect_ignore = ["claude_program"]
+# What needs the claude program, or Ray's processes, is left out but where it is named:
+# `nox -s tests_cli` and `nox -s tests_ray` do that.
+collect_ignore = ["claude_program", "ray_cluster"]
 
 
 @pytest.fixture

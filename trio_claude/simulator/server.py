@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._errors import ConfigurationError
+from .._nurseries import open_hidden_nursery
 from .._session.context import current_run
 from .._validation import is_count, is_name, is_seconds, is_token
 from .app import MessagesApi, Responder, logger
@@ -173,27 +174,13 @@ async def _open(
         finally:
             connections.discard(stream)
 
-    # What the block raises goes around the nursery, which would put it into a group.
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(trio.serve_listeners, serve_connection, listeners))
-            try:
-                yield Simulator(api, base_url)
-            except BaseException as error:
-                if nursery.cancel_scope.cancel_called:
-                    raise  # the server has failed: its error comes out, with this one
-                raised = error
-            finally:
-                for stream in connections:
-                    stream.socket.close()
-                nursery.cancel_scope.cancel(reason="the simulator's block was left")
-    finally:
+    async with open_hidden_nursery() as nursery:
+        await nursery.start(partial(trio.serve_listeners, serve_connection, listeners))
         try:
-            if raised is not None:
-                raise raised
+            yield Simulator(api, base_url)
         finally:
-            del raised  # its traceback holds this frame: no cycle for the collector
+            for stream in connections:
+                stream.socket.close()
 
 
 def _connection_handler(api: MessagesApi) -> _ConnectionHandler:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from ..._errors import ConfigurationError, ControlError, ProcessError, ProtocolError
+from ..._nurseries import open_hidden_nursery
 from ..._wire.cli_arguments import changes, in_process_servers
 from ..._wire.stream_json import prompt_line
 from ..base import Controllable, Conversation
@@ -54,28 +55,15 @@ async def open_conversation(
     servers = {
         name: InProcessServer(name, server) for name, server in in_process_servers(options).items()
     }
-    raised: BaseException | None = None
     conversation = CLIConversation(connection, options, servers)
-    try:
-        with conversation.scope:
-            async with trio.open_nursery() as nursery:
-                conversation.begin(nursery)
-                try:
-                    await conversation.start()
-                    yield conversation
-                except trio.Cancelled:
-                    raise
-                except BaseException as exc:
-                    raised = exc  # around the nursery, which would put it into a group
-                finally:
-                    conversation.close()
-                    nursery.cancel_scope.cancel(reason="the conversation is over")
-    finally:
-        try:
-            if raised is not None:
-                raise raised
-        finally:
-            del raised  # its traceback holds this frame: no cycle for the collector
+    with conversation.scope:
+        async with open_hidden_nursery() as nursery:
+            conversation.begin(nursery)
+            try:
+                await conversation.start()
+                yield conversation
+            finally:
+                conversation.close()
     if conversation.failure is not None:
         raise conversation.failure
 
