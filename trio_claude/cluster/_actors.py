@@ -45,6 +45,10 @@ class Door:
         """Never returns: the call fails when the process of this door is gone."""
         await asyncio.Event().wait()
 
+    async def opened(self) -> bytes:
+        """Waits until the process has started all that it starts by itself."""
+        return b""
+
     async def hold(self, name: Hashable, entry: Entry) -> None:
         """Remember that this process is about to get this name."""
         self._held[name] = entry

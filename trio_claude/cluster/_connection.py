@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
+from weakref import WeakValueDictionary
 
 import attrs
 import trio
@@ -48,11 +49,17 @@ _REGISTRIES = 5
 class _Answer:
     """What another process answers."""
 
-    def __init__(self, reply: _ray.Reply) -> None:
+    def __init__(self, reply: _ray.Reply, lost: Callable[[], object]) -> None:
         self._reply = reply
+        self._lost = lost
 
     async def wait(self) -> Said:
-        said: Said = loads(await self._reply.wait())
+        try:
+            said: Said = loads(await self._reply.wait())
+        except DoorLost as exc:
+            if not exc.returns:
+                self._lost()
+            raise
         return said
 
 
@@ -60,13 +67,14 @@ class _Answer:
 class _Line:
     """Another process's door."""
 
-    def __init__(self, peer: _ray.Peer, asker: str) -> None:
+    def __init__(self, peer: _ray.Peer, asker: str, lost: Callable[[], object]) -> None:
         self.peer = peer
         self._asker = asker
+        self._lost = lost
 
     def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> _Answer:
         request = Request(kind, number, name, args)
-        return _Answer(self.peer.call("ask", self._asker, dumps(request)))
+        return _Answer(self.peer.call("ask", self._asker, dumps(request)), self._lost)
 
 
 @final
@@ -76,22 +84,18 @@ class _Mine:
     def __init__(self, entry: Entry, inbox: Inbox, handle: SessionHandle) -> None:
         self.inbox = inbox
         self.handle = handle
+        self.serial = entry.serial
         self._entry = entry
-        self._serial = 0
 
     @property
     def standing(self) -> Standing:
-        return self._entry.life, self._serial, self.inbox.status, self.inbox.session_id
+        return self._entry.life, self.serial, self.inbox.status, self.inbox.session_id
 
     @property
     def entry(self) -> Entry:
         """What the registry is to have."""
         _, serial, status, session_id = self.standing
         return attrs.evolve(self._entry, serial=serial, status=status, session_id=session_id)
-
-    def changed(self) -> None:
-        """It stands otherwise now."""
-        self._serial += 1
 
 
 @final
@@ -118,10 +122,13 @@ class Connection:
         self.start_soon = nursery.start_soon
         self._nursery = nursery
         self.dumps = _ray.dumps
+        self.closing = False
+        """Whether it ends soon, so that names needn't be freed one by one."""
         self.closed = False
         self._life = time.time_ns()
         self._supervise = supervise
         self._numbers = itertools.count(1)
+        self._serials = itertools.count(1)
         self._registry: _ray.Peer | None = None
         self._lines: dict[str, _Line] = {}
         self._finding = trio.Lock()
@@ -131,7 +138,7 @@ class Connection:
         self._to_tell = trio.Event()
         self._version: tuple[str, int] | None = None
         self._table: dict[Hashable, Entry] = {}
-        self._far: dict[Hashable, SessionHandle] = {}
+        self._far: WeakValueDictionary[Hashable, FarSession] = WeakValueDictionary()
 
     # ---- its life -------------------------------------------------------------------------------
 
@@ -152,8 +159,8 @@ class Connection:
         for mine in self._mine.values():
             mine.inbox.on_change = None
         self._mine.clear()
-        for handle in self._far.values():
-            _far_session(handle).gone()
+        for session in self._far.values():
+            session.gone()
         if self.failure is None:
             with trio.move_on_after(_LEAVING_SECONDS, shield=True):
                 try:
@@ -171,8 +178,8 @@ class Connection:
             self.fail(exc)
 
     def fail(self, cause: Exception) -> None:
-        """The connection is lost; the first cause is the one."""
-        if self.failure is None:
+        """The connection is lost, unless it ends anyway; the first cause is the one."""
+        if self.failure is None and not self.closed:
             if isinstance(cause, ClusterError):
                 self.failure = cause
             else:
@@ -186,6 +193,8 @@ class Connection:
         """Call the registry; Ray does so again if it dies, and it is started anew if it is gone."""
         lost: DoorLost | None = None
         for _ in range(_REGISTRIES):
+            if self.closed and method != "leave":
+                raise ClusterError("the connection to the cluster has ended: its block was left")
             if self._registry is None:
                 self._registry = await trio.to_thread.run_sync(_ray.registry, self.namespace)
             registry = self._registry
@@ -225,23 +234,25 @@ class Connection:
                 self._changed(name)
 
     def _hear(self, name: Hashable, entry: Entry | None) -> None:
-        handle = self._far.get(name)
         if entry is None:
             self._table.pop(name, None)
         else:
             self._table[name] = entry
-        if handle is not None:
-            session = _far_session(handle)
-            if entry is not None and entry.door == session.door:
-                session.heard(entry.standing)
-            else:
-                session.gone()
-                del self._far[name]
+        session = self._far.get(name)
+        if session is None:
+            return
+        if entry is None:
+            session.gone()  # until the same process starts it again, if it does
+        elif entry.door == session.door:
+            session.heard(entry.standing)
+        else:
+            session.gone()
+            del self._far[name]
 
     def _changed(self, name: Hashable) -> None:
         mine = self._mine.get(name)
         if mine is not None:
-            mine.changed()
+            mine.serial = next(self._serials)
             self._untold.add(name)
             self._to_tell.set()
 
@@ -271,6 +282,7 @@ class Connection:
             called=inbox.name,
             status=inbox.status,
             session_id=None,
+            serial=next(self._serials),
         )
         try:
             holder = await self._ask_registry("claim", name, entry)
@@ -306,6 +318,8 @@ class Connection:
             return
         del self._mine[name]
         mine.inbox.on_change = None
+        if self.closing or self.failure is not None:
+            return  # all of them are freed at once
         with trio.move_on_after(_LEAVING_SECONDS, shield=True):
             try:
                 await self._ask_registry("release", self.door, name)
@@ -319,7 +333,7 @@ class Connection:
         entry = self._table.get(name)
         if entry is None or entry.door == self.door:  # ours, and no longer: that news is under way
             return None
-        return self.far(name, entry)
+        return self.far(name, entry).handle
 
     def asked(self, name: Global) -> SessionHandle:
         refuse_unplain(name.key, name)
@@ -340,39 +354,41 @@ class Connection:
 
     # ---- for sessions elsewhere -----------------------------------------------------------------
 
-    def far(self, name: Name, entry: Entry) -> SessionHandle:
-        """The handle of a session elsewhere: one for each."""
-        handle = self._far.get(name)
-        if handle is None:
+    def far(self, name: Name, entry: Entry) -> FarSession:
+        """A session elsewhere: one object for each, as long as somebody has it."""
+        session = self._far.get(name)
+        if session is None or session.door != entry.door:
             self._table.setdefault(name, entry)
-            handle = self._far[name] = SessionHandle(FarSession(self, name, entry))
-        return handle
+            session = self._far[name] = FarSession(self, name, entry)
+        return session
 
     def next_number(self) -> int:
         return next(self._numbers)
 
     async def resolve(self, name: Global) -> FarSession | None:
-        handle = None if name in self._mine else self.lookup(name)
-        if handle is None:
+        entry = self._table.get(name)
+        if entry is None:
             entry = await self._ask_registry("find", name)
             if entry is None:
                 return None
             self._hear(name, entry)
-            handle = self.far(name, entry)
-        return _far_session(handle)
+        return self.far(name, entry)
 
     def forget(self, session: FarSession) -> None:
         if self._table.get(session.key, session).door == session.door:
             self._hear(session.key, None)
 
     async def reach(self, door: str) -> _Line:
+        if self.closed:
+            raise DoorLost(returns=False)
         line = self._lines.get(door)
         if line is None:
-            async with self._finding:
+            async with self._finding:  # so that callers stay in their order
                 line = self._lines.get(door)
                 if line is None:
                     peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
-                    line = self._lines[door] = _Line(peer, self.door)
+                    lost = partial(self._lines.pop, door, None)
+                    line = self._lines[door] = _Line(peer, self.door, lost)
         return line
 
     async def wait_for_return(self, door: str) -> None:
@@ -395,7 +411,8 @@ class Connection:
             try:
                 said = await answer.wait()
             except trio.Cancelled:
-                line.ask("leave", number)
+                with suppress(DoorLost):
+                    line.ask("leave", number)
                 raise
         except DoorLost as exc:
             raise ClusterError(f"an actor can't be reached: {_why(exc)}") from exc
@@ -426,12 +443,6 @@ class Connection:
 
 # After an actor could not be reached that is to return: before it is tried again.
 _AGAIN_SECONDS = 0.1
-
-
-def _far_session(handle: SessionHandle) -> FarSession:
-    session = handle._target
-    assert isinstance(session, FarSession)
-    return session
 
 
 def _why(exc: BaseException) -> str:
@@ -502,6 +513,7 @@ async def _take_calls(connection: Connection, mailbox: _ray.Peer) -> None:
         for number, asker, data in await mailbox.call("next").wait():
 
             def answer(data: bytes, number: int = number) -> None:
-                mailbox.call("answer", [(number, data)])
+                with suppress(DoorLost):  # then nobody waits for it
+                    mailbox.call("answer", [(number, data)])
 
             connection.service.receive(asker, data, answer)

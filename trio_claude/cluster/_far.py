@@ -18,6 +18,7 @@ import trio
 
 from .._errors import (
     ClusterError,
+    ConfigurationError,
     Interrupted,
     SessionCrashed,
     SessionTerminated,
@@ -26,6 +27,7 @@ from .._errors import (
 )
 from .._options import SessionOptions
 from .._session.context import require_run
+from .._session.handle import SessionHandle
 from .._session.question import Question
 from .._session.target import Target, checked_prompt
 from .._supervision.names import Global, not_found
@@ -93,7 +95,14 @@ class _Asked(Target):
         checked_prompt(prompt)
         if overrides:
             SessionOptions(**overrides)  # refuses what is not valid, here and now
-        options = self._wire.dumps(dict(overrides)) if overrides else None
+        options = None
+        if overrides:
+            try:
+                options = self._wire.dumps(dict(overrides))
+            except Exception as exc:
+                raise ConfigurationError(
+                    f"an option among {', '.join(overrides)} cannot be sent to another process: {exc}"
+                ) from exc
         return FarQuestion(self._wire, (prompt, options, whole))
 
 
@@ -103,6 +112,7 @@ class FarSession(_Asked):
 
     def __init__(self, wire: Wire, key: Name, entry: Entry) -> None:
         super().__init__(wire)
+        self.handle = SessionHandle(self)
         self.key = key
         self.door = entry.door
         self.name: Hashable | None = entry.called
@@ -124,13 +134,14 @@ class FarSession(_Asked):
         if standing[0] != life or standing[1] >= serial:
             self._standing = standing
 
-    def gone(self) -> None:
-        """It is not there any more, for good."""
+    def gone(self, status: Status = "stopped") -> None:
+        """It is not there any more; what was said before that, and comes later, is old."""
         life, serial, *_ = self._standing
-        self._standing = (life, serial, "stopped", None)
+        self._standing = (life, serial + 1, status, None)
 
     def crashed(self, lost: DoorLost) -> SessionCrashed:
         """What a turn gets whose process is gone."""
+        self.gone("restarting" if lost.returns else "stopped")
         error = SessionCrashed(
             f"{self} crashed in this turn: {self._where}, in which it ran, is gone",
             name=self.called,
@@ -194,7 +205,7 @@ class FarSession(_Asked):
             said = await answer.wait()
         except trio.Cancelled:
             if leaves:
-                line.ask("leave", number)
+                _leave_unheard(line, number)
             raise
         return self.take(said)
 
@@ -330,7 +341,7 @@ class FarQuestion(Question):
     def _give_up(self, lost: DoorLost) -> None:
         assert self._session is not None
         assert self._line is not None
-        self._line.ask("leave", self._number)  # should only the way there have been cut
+        _leave_unheard(self._line, self._number)  # should only the way there have been cut
         self.end(self._session.crashed(lost))
 
     def _end(self, said: Said) -> None:
@@ -374,3 +385,9 @@ class FarQuestion(Question):
         with suppress(DoorLost):  # then the turn has ended as well
             await line.ask("leave", self._number).wait()
         self.end(Interrupted("the turn was abandoned"))
+
+
+def _leave_unheard(line: Line, number: int) -> None:
+    """Leave what was asked, and don't wait for that."""
+    with suppress(DoorLost):
+        line.ask("leave", number)

@@ -229,51 +229,65 @@ class _Actor:
         self.door = door
         self.peer = peer
         self.sessions = 0
+        self._up = False
+        """Whether it has started its sessions, and its process was not lost since."""
 
     async def opened(self) -> Sequence[tuple[Name, Entry]]:
         """Wait until its sessions are started; gives them, or raises what kept them from it."""
-        reply = self.peer.call("opened")
-        with trio.move_on_after(_PATIENCE_SECONDS):
-            await reply.settled()
-        if not reply.is_settled():
-            logger.warning(
-                "a group waits for Ray to start an actor: has any node the resources that it asks "
-                "for? `ray status` tells"
-            )
-        entries: Sequence[tuple[Name, Entry]] = await self._value("opened", reply)
-        self.sessions = len(entries)
-        return entries
+        while True:
+            reply = self.peer.call("opened")
+            with trio.move_on_after(_PATIENCE_SECONDS):
+                await reply.settled()
+            if not reply.is_settled():
+                logger.warning(
+                    "a group waits for Ray to start an actor, or for its sessions to start: has any "
+                    "node the resources that it asks for? `ray status` tells"
+                )
+            try:
+                entries: Sequence[tuple[Name, Entry]] = _value(await reply.wait())
+            except DoorLost as exc:
+                await self._lost(exc)
+            else:
+                self._up = True
+                self.sessions = len(entries)
+                return entries
 
     async def watch(self, group: Group) -> None:
         """Wait until it has ended, which ends the group."""
         try:
-            await self._value("ended", self.peer.call("ended"))
+            while True:
+                try:
+                    _value(await self.peer.call("ended").wait())
+                    break
+                except DoorLost as exc:
+                    await self._lost(exc)
+                    group._know(await self.opened())
         except Exception as exc:
             group._end(exc)
         else:
             group._end(None)
 
-    async def _value(self, method: str, reply: Any) -> Any:
-        while True:
-            try:
-                said: Said = loads(await reply.wait())
-            except DoorLost as exc:
-                if not exc.returns:
-                    why = str(exc.__cause__ or "").strip().partition("\n")[0]
-                    raise ClusterError(f"an actor of a group is gone for good: {why}") from exc
-                logger.warning("an actor of a group has died; Ray starts it again")
-                await trio.sleep(_AGAIN_SECONDS)
-                reply = self.peer.call(method)
-            else:
-                if said.error is not None:
-                    raise loads_error(said.error)
-                return said.value
+    async def _lost(self, lost: DoorLost) -> None:
+        self._up = False
+        why = str(lost.__cause__ or "").strip().partition("\n")[0]
+        if not lost.returns:
+            raise ClusterError(f"an actor of a group is gone for good: {why}") from lost
+        logger.warning("an actor of a group has died; Ray starts it again: %s", why)
+        await trio.sleep(_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Let its sessions stop, and end it."""
-        with suppress(DoorLost, ClusterError):  # then it has ended already
-            await self.peer.call("close").wait()
+        if self._up:  # else it may never be there to answer
+            with suppress(DoorLost, ClusterError):  # then it has ended already
+                await self.peer.call("close").wait()
         await trio.to_thread.run_sync(self.peer.kill)
+
+
+def _value(data: bytes) -> Any:
+    said: Said = loads(data)
+    if said.error is not None:
+        raise loads_error(said.error)
+    return said.value
 
 
 # After an actor could not be reached that is to return: before it is tried again.
@@ -344,7 +358,7 @@ class Group:
             actor.sessions -= 1
             raise
         self._know([entry])
-        return self._connection.far(*entry)
+        return self._connection.far(*entry).handle
 
     async def terminate_session(self, id: Hashable) -> None:  # noqa: A002
         """Stop a session and forget it: :meth:`trio_claude.Supervisor.terminate_session`."""
@@ -372,7 +386,7 @@ class Group:
         for actor in self._actors:
             for entry, fields, error in await self._connection.ask(actor.door, "list_sessions"):
                 self._know([entry])
-                handle = self._connection.far(*entry)
+                handle = self._connection.far(*entry).handle
                 last_error = None if error is None else loads_error(error)
                 infos.append(SessionInfo(**fields, last_error=last_error, handle=handle))
         return tuple(infos)
@@ -388,7 +402,7 @@ class Group:
         self._check_open()
         for name, entry in self._known.items():
             if id in (entry.id, entry.called):
-                return name, self._connection.far(name, entry)
+                return name, self._connection.far(name, entry).handle
         known = there_are(
             [entry.id if entry.called is None else entry.called for entry in self._known.values()]
         )

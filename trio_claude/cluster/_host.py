@@ -98,6 +98,7 @@ class Host(Door):
                 self._connection, self._supervisor = connection, supervisor
                 self._opened.set_result(dumps(Said("end", value=connection.entries())))
                 await self._close.wait()
+                connection.closing = True
 
     async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
         supervisor, connection = self._supervisor, self._connection

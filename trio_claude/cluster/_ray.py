@@ -165,6 +165,8 @@ def find_actor(name: str, namespace: str) -> Peer:
 
 
 def _find_actor(name: str, namespace: str) -> Any:
+    if not ray.is_initialized():  # Ray would start a cluster of its own
+        raise DoorLost(returns=False)
     try:
         return ray.get_actor(name, namespace=namespace)
     except ValueError as exc:

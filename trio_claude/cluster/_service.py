@@ -66,13 +66,20 @@ class Service:
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Do what is asked, until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     def receive(self, asker: str, data: bytes, answer: Callable[[bytes], None]) -> None:
-        """Take a call; never blocks. Calls of one asker come in the order in which they were made."""
-        assert self._nursery is not None
+        """Take a call; never blocks, never raises. Those of one asker come in its order."""
+        if self._nursery is None:
+            answer(
+                _encoded(Said("end", error=dumps_error(NotHere("the process ends")), taken=False))
+            )
+            return
         jobs = self._askers.get(asker)
         if jobs is None:
             jobs = self._askers[asker] = {}
