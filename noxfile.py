@@ -114,7 +114,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the docs; an unknown name or a warning is an error."""
-    session.install("-e", ".[demo,mcp,ray]", *group("docs"))
+    session.install("-e", ".[demo,mcp]", *group("docs"))
     target = session.create_tmp()
     session.run(
         *("sphinx-build", "-q", "-n", "-W", "--keep-going", "-E", "-b", "html"),

@@ -229,8 +229,12 @@ class Connection:
         # A new registry has ours from our door, as they were when we got the names; and one that
         # could not reach us for a moment takes us for restarting.
         for name in self._mine if another else self._mine.keys() & changes.keys():
-            heard = self._table.get(name)
-            if another or (heard is not None and heard.status != self._mine[name].inbox.status):
+            heard, mine = self._table.get(name), self._mine[name]
+            if another or (
+                heard is not None
+                and heard.serial >= mine.serial
+                and heard.status != mine.inbox.status
+            ):
                 self._changed(name)
 
     def _hear(self, name: Hashable, entry: Entry | None) -> None:

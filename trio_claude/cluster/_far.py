@@ -382,9 +382,11 @@ class FarQuestion(Question):
             self._wire.start_soon(self._leave, self._line)
 
     async def _leave(self, line: Line) -> None:
-        with suppress(DoorLost):  # then the turn has ended as well
-            await line.ask("leave", self._number).wait()
-        self.end(Interrupted("the turn was abandoned"))
+        try:
+            with suppress(DoorLost):  # then the turn has ended as well
+                await line.ask("leave", self._number).wait()
+        finally:
+            self.end(Interrupted("the turn was abandoned"))
 
 
 def _leave_unheard(line: Line, number: int) -> None:
