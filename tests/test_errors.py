@@ -57,6 +57,7 @@ TREE: dict[str, tuple[type | str, ...]] = {
     "ProcessError": ("TrioClaudeError",),
     "ProtocolError": ("TrioClaudeError",),
     "ControlError": ("TrioClaudeError",),
+    "ClusterError": ("TrioClaudeError",),
     "SupervisorError": ("TrioClaudeError",),
     "RestartIntensityExceeded": ("SupervisorError",),
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import types
 
 import trio_claude
-from trio_claude import _errors, simulator, testing
+from trio_claude import _errors, cluster, simulator, testing
 
 EXPORTS = """
 APIConnectionError APIError APIStatusError AssistantMessage AuthenticationError Backend Backoff
-BadRequestError BillingError CLIBackend CLINotFound CanUseTool ConfigurationError ConflictError
-Connection ContentBlock ControlError Conversation Event Global HookCallback HookEvent HookMatcher
+BadRequestError BillingError CLIBackend CLINotFound CanUseTool ClusterError ConfigurationError
+ConflictError Connection ContentBlock ControlError Conversation Event Global HookCallback HookEvent HookMatcher
 InputJSONDelta IntensityExceeded InternalServerError Interrupted LocalRegistry MessagesBackend
 NotFoundError OverloadedError PermissionDeniedError PermissionResult PermissionResultAllow
 PermissionResultDeny ProcessError ProtocolError QueryError QueryTimeout RateLimitError
@@ -52,11 +52,12 @@ def test_every_error_is_public() -> None:
     assert raised <= set(EXPORTS.split())
 
 
-def test_the_test_kit_and_the_simulator() -> None:
-    """The other two public modules have what the reference says."""
+def test_the_other_modules() -> None:
+    """The test kit, the simulator and the cluster have what the reference says."""
     kit = {"ScriptedBackend", "ScriptedTurn", "check_backend", "crash"}
     assert kit <= set(_public(testing))
     assert {"Reply", "Simulator", "open_simulator"} <= set(_public(simulator))
+    assert {"Group", "Pool", "connect", "open_group"} <= set(_public(cluster))
 
 
 def test_public_names_say_where_they_are_public() -> None:
