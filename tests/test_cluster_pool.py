@@ -32,6 +32,7 @@ from trio_claude import (
     open_session,
     open_supervisor,
 )
+from trio_claude._session.inbox import Inbox
 from trio_claude._session.question import Question
 from trio_claude.cluster._pool import Pool
 from trio_claude.testing import ScriptedBackend, ScriptedTurn, crash
@@ -338,14 +339,14 @@ async def test_one_that_is_not_found_any_more_is_passed_over(
 ) -> None:
     """What a session elsewhere may say when it is asked; here it has to be made to."""
     these = Sessions()
-    ask = SessionHandle._stream
 
-    def stream(handle: SessionHandle, question: Question) -> object:
-        if handle.name == "a":
+    async def put(inbox: Inbox, question: Question) -> None:
+        if inbox.name == "a":
             raise SessionNotFound("no session is named 'a'")
-        return ask(handle, question)
+        await really_put(inbox, question)
 
-    monkeypatch.setattr(SessionHandle, "_stream", stream)
+    really_put = Inbox.put
+    monkeypatch.setattr(Inbox, "put", put)
     async with open_supervisor([these.spec("a"), these.spec("b")]):
         pool = Pool(["a", "b"])
         assert str(await pool.query("0")) == "b"

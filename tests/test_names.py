@@ -31,6 +31,7 @@ from trio_claude import (
     open_supervisor,
     whereis,
 )
+from trio_claude._session.target import Askable
 from trio_claude._supervision.names import connected_cluster, set_cluster, there_are
 from trio_claude.testing import ScriptedBackend, crash
 
@@ -466,9 +467,9 @@ class Cluster:
         """What was heard of."""
         return None if name in self.unheard else self.handles.get(name)
 
-    def asked(self, name: Global) -> SessionHandle:
+    def asked(self, name: Global) -> Askable:
         """What there is."""
-        return self.handles[name]
+        return self.handles[name]._target
 
     def names(self) -> Collection[Hashable]:
         """What was heard of."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .._options import Overrides
     from .question import Question
-    from .target import Status, Target
+    from .target import Askable, Status, Target
 
 
 @final
@@ -78,12 +78,7 @@ class SessionHandle:
           UsageError: called from inside this session's own turn, by a task that has a stream of
             this session open, or from another run.
         """
-        question = self._target.new_question(prompt, overrides, whole=True)
-        async with self._stream(question) as events:
-            async for event in events:
-                if isinstance(event, ResultMessage):
-                    return event
-        raise AssertionError("a stream ends with a result or raises")
+        return await ask(self._target, prompt, overrides)
 
     def stream(
         self, prompt: str, **overrides: Unpack[Overrides]
@@ -95,16 +90,7 @@ class SessionHandle:
         conversation as it was before. Arguments and errors are those of :meth:`query`; what the
         turn fails of is raised from the stream.
         """
-        return self._stream(self._target.new_question(prompt, overrides))
-
-    @asynccontextmanager
-    async def _stream(self, question: Question) -> AsyncIterator[ResponseStream]:
-        await self._target.put(question)
-        stream = ResponseStream(question)
-        try:
-            yield stream
-        finally:
-            await stream.aclose()
+        return read(self._target, self._target.new_question(prompt, overrides))
 
     async def clear(self) -> None:
         """Forget the conversation. Waits in line like a question.
@@ -206,3 +192,23 @@ class SessionHandle:
         or by a task that has its stream open, this does not wait: the turn waits for that task.
         """
         await self._target.stop()
+
+
+async def ask(target: Askable, prompt: str, overrides: Mapping[str, Any]) -> ResultMessage:
+    """What :meth:`SessionHandle.query` does."""
+    async with read(target, target.new_question(prompt, overrides, whole=True)) as events:
+        async for event in events:
+            if isinstance(event, ResultMessage):
+                return event
+    raise AssertionError("a stream ends with a result or raises")
+
+
+@asynccontextmanager
+async def read(target: Askable, question: Question) -> AsyncIterator[ResponseStream]:
+    """Put a question, and read what is answered."""
+    await target.put(question)
+    stream = ResponseStream(question)
+    try:
+        yield stream
+    finally:
+        await stream.aclose()

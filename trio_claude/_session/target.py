@@ -15,7 +15,27 @@ if TYPE_CHECKING:
 Status: TypeAlias = Literal["starting", "running", "restarting", "stopped"]
 
 
-class Target(ABC):
+class Askable(ABC):
+    """What a question can be put to."""
+
+    @abstractmethod
+    def new_question(
+        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
+    ) -> Question:
+        """A question that can be put; refuses what is wrong with it. Never blocks.
+
+        Args:
+          prompt: what to ask.
+          overrides: options that hold for this turn only.
+          whole: nothing but the result will be read.
+        """
+
+    @abstractmethod
+    async def put(self, question: Question) -> None:
+        """Wait in line until the session has taken the question."""
+
+
+class Target(Askable):
     """A session, as its handle knows it. Errors are those that the handle's methods document."""
 
     name: Hashable | None
@@ -38,22 +58,6 @@ class Target(ABC):
 
     def __str__(self) -> str:
         return f"session {self.called!r}"
-
-    @abstractmethod
-    def new_question(
-        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
-    ) -> Question:
-        """A question that can be put; refuses what is wrong with it. Never blocks.
-
-        Args:
-          prompt: what to ask.
-          overrides: options that hold for this turn only.
-          whole: nothing but the result will be read.
-        """
-
-    @abstractmethod
-    async def put(self, question: Question) -> None:
-        """Wait in line until the session has taken the question."""
 
     @abstractmethod
     async def clear(self) -> None:

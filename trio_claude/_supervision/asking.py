@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-from .._session.handle import SessionHandle
+from .._session.handle import SessionHandle, ask, read
 from .names import asked_session
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .._messages import ResultMessage
     from .._options import Overrides
     from .._session.stream import ResponseStream
+    from .._session.target import Askable
 
 
 async def query(
@@ -30,7 +31,7 @@ async def query(
       SessionNotFound: no session has this name.
       TrioClaudeError: as :meth:`SessionHandle.query`.
     """
-    return await _handle(target).query(prompt, **overrides)
+    return await ask(_asked(target), prompt, overrides)
 
 
 def stream(
@@ -47,8 +48,9 @@ def stream(
       SessionNotFound: no session has this name.
       TrioClaudeError: as :meth:`SessionHandle.stream`.
     """
-    return _handle(target).stream(prompt, **overrides)
+    asked = _asked(target)
+    return read(asked, asked.new_question(prompt, overrides))
 
 
-def _handle(target: SessionHandle | Hashable) -> SessionHandle:
-    return target if isinstance(target, SessionHandle) else asked_session(target)
+def _asked(target: SessionHandle | Hashable) -> Askable:
+    return target._target if isinstance(target, SessionHandle) else asked_session(target)

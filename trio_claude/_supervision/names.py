@@ -31,6 +31,7 @@ from .._validation import checked, is_hashable, refuse_none
 
 if TYPE_CHECKING:
     from .._session.handle import SessionHandle
+    from .._session.target import Askable
     from .supervisor import Supervisor
 
 _Value = TypeVar("_Value")
@@ -68,7 +69,7 @@ class Cluster(Protocol):
     def lookup(self, name: Global) -> SessionHandle | None:
         """The session with this name, as far as this process has heard. Never blocks."""
 
-    def asked(self, name: Global) -> SessionHandle:
+    def asked(self, name: Global) -> Askable:
         """What to ask for a session that may be on another node: found when it is asked."""
 
     def names(self) -> Collection[Hashable]:
@@ -298,7 +299,7 @@ def get_session(name: Hashable) -> SessionHandle:
     return handle
 
 
-def asked_session(name: Hashable) -> SessionHandle:
+def asked_session(name: Hashable) -> Askable:
     """What to ask for the session with this name. Never blocks.
 
     Raises:
@@ -309,7 +310,7 @@ def asked_session(name: Hashable) -> SessionHandle:
     cluster = connected_cluster()
     if cluster is not None and isinstance(name, Global):
         return cluster.asked(name)
-    return get_session(name)
+    return get_session(name)._target
 
 
 def not_found(name: Hashable) -> SessionNotFound:

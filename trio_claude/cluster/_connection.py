@@ -22,7 +22,6 @@ import trio
 from .._errors import ClusterError, ConfigurationError, SessionExists
 from .._nurseries import open_hidden_nursery
 from .._session.context import current_run
-from .._session.handle import SessionHandle
 from .._session.inbox import Inbox
 from .._supervision.events import logger
 from .._supervision.names import Global, set_cluster
@@ -36,6 +35,8 @@ from ._wire_errors import loads_error
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable
 
+    from .._session.handle import SessionHandle
+    from .._session.target import Askable
     from ._table import News
     from ._wire import Name, Standing
 
@@ -339,10 +340,10 @@ class Connection:
             return None
         return self.far(name, entry).handle
 
-    def asked(self, name: Global) -> SessionHandle:
+    def asked(self, name: Global) -> Askable:
         refuse_unplain(name.key, name)
         mine = self._mine.get(name)
-        return SessionHandle(ByName(self, name)) if mine is None else mine.handle
+        return ByName(self, name) if mine is None else mine.inbox
 
     def entries(self) -> list[tuple[Hashable, Entry]]:
         """Our sessions, by their names in the cluster."""

@@ -29,7 +29,7 @@ from .._options import SessionOptions
 from .._session.context import require_run
 from .._session.handle import SessionHandle
 from .._session.question import Question
-from .._session.target import Target, checked_prompt
+from .._session.target import Askable, Target, checked_prompt
 from .._supervision.names import Global, not_found
 from ._actors import DoorLost
 from ._service import NotHere
@@ -69,49 +69,53 @@ class Line(Protocol):
     def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> Answer: ...
 
 
-class _Asked(Target):
-    """What a session elsewhere has in common with a name that is looked up when it is asked."""
+def _new_question(
+    wire: Wire, prompt: object, overrides: Mapping[str, Any], *, whole: bool
+) -> FarQuestion:
+    checked_prompt(prompt)
+    options = None
+    if overrides:
+        SessionOptions(**overrides)  # refuses what is not valid, here and now
+        try:
+            options = wire.dumps(dict(overrides))
+        except Exception as exc:
+            raise ConfigurationError(
+                f"an option among {', '.join(overrides)} cannot be sent to another process: {exc}"
+            ) from exc
+    return FarQuestion(wire, (prompt, options, whole))
 
-    def __init__(self, wire: Wire) -> None:
+
+@final
+class ByName(Askable):
+    """A name that is looked up when it is asked: it may have changed hands, or be all new."""
+
+    def __init__(self, wire: Wire, name: Global) -> None:
         self._wire = wire
-        self._questions: set[FarQuestion] = set()
-        """Those of this process that have not ended."""
-
-    def _check_call(self, *, waits: bool) -> None:
-        require_run(self._wire.run, self)
-        if waits and self._is_read_here():
-            raise UsageError(
-                f"{self} was asked by a task that has a stream of it open: that "
-                "turn waits for its reader, and this one for that turn; leave the stream first"
-            )
-
-    def _is_read_here(self) -> bool:
-        return any(question.is_read_here() for question in self._questions)
+        self._name = name
 
     def new_question(
         self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
     ) -> FarQuestion:
-        self._check_call(waits=True)
-        checked_prompt(prompt)
-        if overrides:
-            SessionOptions(**overrides)  # refuses what is not valid, here and now
-        options = None
-        if overrides:
-            try:
-                options = self._wire.dumps(dict(overrides))
-            except Exception as exc:
-                raise ConfigurationError(
-                    f"an option among {', '.join(overrides)} cannot be sent to another process: {exc}"
-                ) from exc
-        return FarQuestion(self._wire, (prompt, options, whole))
+        return _new_question(self._wire, prompt, overrides, whole=whole)
+
+    async def put(self, question: Question) -> None:
+        while True:
+            session = await self._wire.resolve(self._name)
+            if session is None:
+                raise not_found(self._name)
+            with suppress(NotHere):  # what this process had heard was old, and is forgotten now
+                await session.put(question)
+                return
 
 
 @final
-class FarSession(_Asked):
+class FarSession(Target):
     """A session on another node, or in another process of this one."""
 
     def __init__(self, wire: Wire, key: Name, entry: Entry) -> None:
-        super().__init__(wire)
+        self._wire = wire
+        self.questions: set[FarQuestion] = set()
+        """Those of this process that have not ended."""
         self.handle = SessionHandle(self)
         self.key = key
         self.door = entry.door
@@ -127,6 +131,17 @@ class FarSession(_Asked):
     @property
     def session_id(self) -> str | None:
         return self._standing[3]
+
+    def _check_call(self, *, waits: bool) -> None:
+        require_run(self._wire.run, self)
+        if waits and self._is_read_here():
+            raise UsageError(
+                f"{self} was asked by a task that has a stream of it open: that "
+                "turn waits for its reader, and this one for that turn; leave the stream first"
+            )
+
+    def _is_read_here(self) -> bool:
+        return any(question.is_read_here() for question in self.questions)
 
     def heard(self, standing: Standing) -> None:
         """Take in how it stands, unless something newer was heard already."""
@@ -163,6 +178,12 @@ class FarSession(_Asked):
         return ClusterError(f"{self._where} can't be reached any more{why and ': '}{why}")
 
     # ---- what a handle asks ---------------------------------------------------------------------
+
+    def new_question(
+        self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False
+    ) -> FarQuestion:
+        self._check_call(waits=True)
+        return _new_question(self._wire, prompt, overrides, whole=whole)
 
     async def put(self, question: Question) -> None:
         assert isinstance(question, FarQuestion)
@@ -225,51 +246,6 @@ class FarSession(_Asked):
 
 
 @final
-class ByName(_Asked):
-    """A name that is looked up when it is asked: it may have changed hands, or be all new."""
-
-    def __init__(self, wire: Wire, name: Global) -> None:
-        super().__init__(wire)
-        self.name = self.id = self._name = name
-
-    @property
-    def status(self) -> Status:
-        raise _only_questions()
-
-    @property
-    def session_id(self) -> str | None:
-        raise _only_questions()
-
-    async def put(self, question: Question) -> None:
-        assert isinstance(question, FarQuestion)
-        while True:
-            session = await self._wire.resolve(self._name)
-            if session is None:
-                raise not_found(self._name)
-            try:
-                await session.put(question)
-            except NotHere:
-                continue  # what this process had heard was old, and is forgotten
-            return
-
-    async def clear(self) -> None:
-        raise _only_questions()
-
-    async def interrupt(self) -> None:
-        raise _only_questions()
-
-    async def stop(self) -> None:
-        raise _only_questions()
-
-    async def control(self, what: str, request: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        raise _only_questions()
-
-
-def _only_questions() -> AssertionError:
-    return AssertionError("who asks by name asks questions only")
-
-
-@final
 class FarQuestion(Question):
     """A question to a session elsewhere."""
 
@@ -286,8 +262,8 @@ class FarQuestion(Question):
     async def put(self, session: FarSession) -> None:
         """Ask it, and wait until the session has taken it."""
         self._session = session
-        waiting = False
-        session._questions.add(self)
+        begun = False
+        session.questions.add(self)
         self.on_end = self._left
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -295,9 +271,10 @@ class FarQuestion(Question):
                 try:
                     self._line = await self._wire.reach(session.door)
                     self._next = self._line.ask("ask", self._number, session.key, *self._args)
+                    begun = True  # for all that is known
                     said = await self._take()
                     while said.state == "waiting":
-                        waiting = True
+                        begun = False
                         self._ask_on()
                         said = await self._take()
                     if said.state == "end":
@@ -306,12 +283,9 @@ class FarQuestion(Question):
                         self._ask_on()
                     return
                 except DoorLost as exc:
-                    # In line, it was not begun: so it may be asked again, if there is anybody.
-                    begun = self._line is not None and not waiting
                     if begun or not exc.returns:
                         error = session.crashed(exc) if begun else session.terminated(exc)
                         raise error from error.__cause__
-                    waiting = False
                     await self._wire.wait_for_return(session.door)
         except BaseException as exc:
             if isinstance(exc, trio.Cancelled):
@@ -322,7 +296,7 @@ class FarQuestion(Question):
 
     def _left(self) -> None:
         if self._session is not None:
-            self._session._questions.discard(self)
+            self._session.questions.discard(self)
 
     def _ask_on(self) -> None:
         assert self._line is not None

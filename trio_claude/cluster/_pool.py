@@ -15,7 +15,7 @@ import trio
 
 from .._errors import ConfigurationError, SessionNotFound, SessionTerminated
 from .._messages import ResultMessage
-from .._session.handle import SessionHandle
+from .._session.handle import SessionHandle, read
 from .._supervision.names import there_are, whereis
 from .._validation import is_hashable
 
@@ -102,8 +102,9 @@ class Pool:
             try:
                 async with AsyncExitStack() as stack:
                     try:
-                        question = handle._target.new_question(prompt, overrides, whole=whole)
-                        events = await stack.enter_async_context(handle._stream(question))
+                        target = handle._target
+                        question = target.new_question(prompt, overrides, whole=whole)
+                        events = await stack.enter_async_context(read(target, question))
                     except (SessionTerminated, SessionNotFound) as exc:
                         gone[member] = exc
                         continue
