@@ -450,7 +450,7 @@ MUTATIONS = (
         "connection-not-left",
         _CHILD,
         "            self._connections.leave(shared)",
-        "        pass",
+        "            pass",
         "a connection is closed when nobody needs it",
     ),
     Mutation(
@@ -563,7 +563,7 @@ MUTATIONS = (
         "calls-never-forgotten",
         _CONTROL,
         "            self._calls.discard(call)",
-        "        pass",
+        "            pass",
         "a call that is over must not be kept",
     ),
     Mutation(

@@ -315,7 +315,14 @@ def asked_session(name: Hashable) -> Askable:
 
 def not_found(name: Hashable) -> SessionNotFound:
     """The error that says so, with the names that there are."""
-    return SessionNotFound(f"no session is named {name!r}; {there_are(_known_beside(name))}")
+    known = _known_beside(name)
+    if isinstance(name, Global) and connected_cluster() is not None and not known:
+        known_text = (
+            "there are none in this namespace of the cluster: is the supervisor's block open?"
+        )
+    else:
+        known_text = there_are(known)
+    return SessionNotFound(f"no session is named {name!r}; {known_text}")
 
 
 def _known_beside(name: Hashable) -> Collection[Hashable]:

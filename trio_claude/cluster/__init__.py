@@ -31,8 +31,8 @@ def connect(
     Entering starts an actor of Ray's for this process, which takes about a second; leaving ends it,
     and disconnects from Ray, if it was this that connected. When the connection is lost (the node's
     Ray processes die, or those of the head), the block is cancelled and raises ClusterError. Where
-    the cluster has token authentication, Ray finds the token by itself (``RAY_AUTH_MODE`` and
-    ``RAY_AUTH_TOKEN``, or its file).
+    the cluster has token authentication, set ``RAY_AUTH_MODE=token`` before; Ray then takes the token
+    from ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token``.
 
     Args:
       address: of the cluster: ``"auto"`` for that of this machine, ``"host:port"`` of its head, or

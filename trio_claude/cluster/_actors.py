@@ -18,12 +18,13 @@ import asyncio
 import contextlib
 import uuid
 from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ._table import News, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 
     from ._wire import Entry
 
@@ -103,10 +104,19 @@ class Mailbox(Door):
 class DoorLost(Exception):
     """A door can't be reached any more."""
 
-    def __init__(self, *, returns: bool) -> None:
-        super().__init__()
+    def __init__(self, returns: bool = False) -> None:
+        super().__init__(returns)  # it may be pickled
         self.returns = returns
         """Whether Ray starts its process again."""
+
+
+class _Deciding:
+    """A name that is being given or freed, and those who wait for that; all of one door."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.lock = asyncio.Lock()
+        self.waiting = 0
 
 
 class Registry(ABC):
@@ -116,7 +126,7 @@ class Registry(ABC):
         self._table = Table(uuid.uuid4().hex)
         self._changed = asyncio.Event()
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._claiming: dict[Hashable, tuple[Entry, asyncio.Event]] = {}
+        self._deciding: dict[Hashable, _Deciding] = {}
         self._rebuilt: asyncio.Task[None] | None = None
 
     # ---- what it needs of Ray -------------------------------------------------------------------
@@ -156,32 +166,47 @@ class Registry(ABC):
     async def claim(self, name: Hashable, entry: Entry) -> Entry | None:
         """Take a name; gives None, or who has it."""
         await self._rebuild()
-        holder = self._table.find(name)
-        if holder is None and name in self._claiming:
-            holder, _ = self._claiming[name]  # who came first, and is about to get it
-        if holder is not None and holder.door != entry.door:
-            return holder
-        done = asyncio.Event()
-        self._claiming[name] = entry, done
-        try:
-            await self._call(entry.door, "hold", name, entry)
-        finally:
-            del self._claiming[name]
-            done.set()
-        if entry.door in self._watches:  # else it has been lost meanwhile, and all it held is free
-            self._table.claim(name, entry)
-            self._tell()
+        self._watch(entry.door)
+        deciding = self._deciding.get(name)
+        if deciding is not None and deciding.entry.door != entry.door:
+            return deciding.entry  # who came first, and is about to get it
+        async with self._decide(name, entry):
+            holder = self._table.find(name)
+            if holder is not None and holder.door != entry.door:
+                return holder
+            try:
+                await self._call(entry.door, "hold", name, entry)
+            except DoorLost:
+                return entry  # nobody is there to hear it
+            if entry.door in self._watches:  # else it has been lost meanwhile
+                self._table.claim(name, entry)
+                self._tell()
         return None
 
     async def release(self, door: str, name: Hashable) -> None:
-        """Free a name."""
+        """Free a name; behind its claim, if that is not decided yet."""
         await self._rebuild()
-        if name in self._claiming:  # whoever claims it was cancelled, and gives it back at once
-            _, done = self._claiming[name]
-            await done.wait()
-        await self._drop(door, name)
-        if self._table.release(door, name):
-            self._tell()
+        deciding = self._deciding.get(name)
+        holder = self._table.find(name) if deciding is None else deciding.entry
+        if holder is None or holder.door != door:
+            return
+        async with self._decide(name, holder):
+            await self._drop(door, name)
+            if self._table.release(door, name):
+                self._tell()
+
+    @asynccontextmanager
+    async def _decide(self, name: Hashable, entry: Entry) -> AsyncIterator[None]:
+        """One claim or release of a name after the other."""
+        deciding = self._deciding.setdefault(name, _Deciding(entry))
+        deciding.waiting += 1
+        try:
+            async with deciding.lock:
+                yield
+        finally:
+            deciding.waiting -= 1
+            if not deciding.waiting:
+                del self._deciding[name]
 
     async def update(self, door: str, entries: dict[Hashable, Entry]) -> None:
         """How the sessions stand that have these names."""
@@ -227,13 +252,18 @@ class Registry(ABC):
         await asyncio.gather(*map(self._ask_door, doors))
 
     async def _ask_door(self, door: str) -> None:
-        try:
-            held = await self._call(door, "held")
-        except DoorLost:
-            return
-        for name, entry in held.items():
-            self._table.claim(name, entry)
-        self._watch(door)
+        while True:
+            try:
+                held = await self._call(door, "held")
+            except DoorLost as exc:
+                if not exc.returns:
+                    return
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                for name, entry in held.items():
+                    self._table.claim(name, entry)
+                self._watch(door)
+                return
 
     def _watch(self, door: str) -> None:
         if door not in self._watches:

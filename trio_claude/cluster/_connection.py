@@ -217,21 +217,37 @@ class Connection:
                 news = await self._ask_registry("join", self.door)
             else:
                 news = await self._ask_registry("changes", self._version)
+            another = self._version is None or news.version[0] != self._version[0]
             self._take_in(news)
+            if another:
+                await self._claim_again()
+
+    async def _claim_again(self) -> None:
+        """Have a new registry know our names, which it may not have been able to ask us for."""
+        await self._ask_registry("join", self.door)
+        for name in list(self._mine):
+            mine = self._mine.get(name)
+            if mine is None:
+                continue
+            mine.serial = next(self._serials)
+            holder = await self._ask_registry("claim", name, mine.entry)
+            if holder is not None and holder.door != self.door:
+                raise ClusterError(
+                    f"the name {name!r} was given to a session in {holder.where}, while the registry "
+                    "of names could not reach this process"
+                )
 
     def _take_in(self, news: News) -> None:
-        another = self._version is None or news.version[0] != self._version[0]
         self._version = news.version
         changes = dict(news.changes)
         if news.whole:
             changes |= dict.fromkeys(self._table.keys() - changes.keys())
         for name, entry in changes.items():
             self._hear(name, entry)
-        # A new registry has ours from our door, as they were when we got the names; and one that
-        # could not reach us for a moment takes us for restarting.
-        for name in self._mine if another else self._mine.keys() & changes.keys():
+        # A registry that could not reach us for a moment takes us for restarting.
+        for name in self._mine.keys() & changes.keys():
             heard, mine = self._table.get(name), self._mine[name]
-            if another or (
+            if (
                 heard is not None
                 and heard.serial >= mine.serial
                 and heard.status != mine.inbox.status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -25,7 +26,7 @@ from ._wire import loads
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 
     from .._session.handle import SessionHandle
     from .._supervision.policy import AutoShutdown, Backoff, Strategy
@@ -94,7 +95,9 @@ def open_group(
       Exception: what a session's first start failed of, or the body's own, as it was raised.
     """
     _check_counts(replicas, max_actor_restarts)
-    _check_amounts(num_cpus=num_cpus, num_gpus=num_gpus)
+    _check_amounts({"num_cpus": num_cpus, "num_gpus": num_gpus})
+    if resources is not None:
+        _check_amounts(resources)
     spec = SupervisorSpec(
         specs=specs,
         name=name,
@@ -127,8 +130,12 @@ def _check_counts(replicas: object, max_actor_restarts: object) -> None:
         )
 
 
-def _check_amounts(**amounts: object) -> None:
+def _check_amounts(amounts: object) -> None:
+    if not isinstance(amounts, Mapping):
+        raise ConfigurationError(f"resources must be amounts by their names, not {amounts!r}")
     for option, amount in amounts.items():
+        if not isinstance(option, str):
+            raise ConfigurationError(f"the name of a resource must be text, not {option!r}")
         if not is_seconds(amount) or amount == math.inf:
             raise ConfigurationError(f"{option} must be a number, 0 or more, not {amount!r}")
 

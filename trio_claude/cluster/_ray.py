@@ -56,15 +56,36 @@ def connect(address: str, namespace: str) -> None:
     """
     with _Shared.lock:
         if not ray.is_initialized():
+            log = logging.getLogger("ray._private.worker")
+            log.addFilter(_is_news)
             try:
                 ray.init(address=address, namespace=namespace, logging_level=logging.WARNING)
             except Exception as exc:
                 raise ClusterError(
                     f"could not connect to a Ray cluster at address={address!r}: "
-                    f"{_first_line(exc)}; `ray start --head` starts one"
+                    f"{_first_line(exc)}; {_advice(exc)}"
                 ) from exc
+            finally:
+                log.removeFilter(_is_news)
             _Shared.ours = True
         _Shared.users += 1
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Ray warns of being started in a thread, which is on purpose."""
+    return not record.getMessage().startswith("SIGTERM handler is not set")
+
+
+def _advice(exc: BaseException) -> str:
+    error: BaseException | None = exc
+    while error is not None:
+        if "AuthenticationError" in repr(error) or "InvalidAuthToken" in str(error):
+            return (
+                "it wants another token, or one: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, or "
+                "RAY_AUTH_TOKEN_PATH, or have it in ~/.ray/auth_token"
+            )
+        error = error.__cause__ or error.__context__
+    return "`ray start --head` starts one"
 
 
 def disconnect() -> None:
@@ -235,7 +256,8 @@ class RayRegistry(Registry):
             raise DoorLost(returns=False) from exc
 
     async def _end(self) -> None:
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+        # Not exit_actor(), which waits for all calls to end: those of the dead never do.
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
 # ---- what users wrote -------------------------------------------------------------------------------
