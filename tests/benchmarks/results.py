@@ -33,6 +33,7 @@ _LIBRARIES = (
     "anthropic",
     "msgspec",
     "claude-agent-sdk",
+    "ray",
 )
 
 _BEGIN, _END = "<!-- results -->\n", "<!-- end of results -->\n"

@@ -137,6 +137,13 @@ _LOOK = Sample(
 _IMPORT = _own("imports.both", 2, times=9)
 _TURN = {"turns": 500, "events": 20}
 
+# One sample for all of them, so that Ray is started once a round.
+_RAY = Sample(
+    "cluster.across",
+    {"turns": 500, "streams": 15, "events": 2000},
+    short={"turns": 20, "streams": 2, "events": 200},
+)
+
 _CLI_EVENTS = {"turns": 30, "events": 2000}
 _CLI_TURN = Sample("cli.turn", {"turns": 500, "events": 20}, short={"turns": 20})
 
@@ -194,6 +201,47 @@ ROWS: tuple[Row, ...] = (
         peer="bare Trio",
         goal=None,
         unit="ms",
+    ),
+    *(
+        Row(
+            name=f"ray-turn{suffix}",
+            group="ray",
+            says=f"time of a turn without events, {where}",
+            ours=Figure(_RAY, ours),
+            beside=Figure(_RAY, beside),
+            peer=peer,
+            goal=goal,
+            unit="ms",
+        )
+        for suffix, where, ours, beside, peer, goal in (
+            ("", "in a group's actor", "turn_group", "turn_bare", "a call of a bare actor", 1.3),
+            ("-one", "in a group's actor", "turn_group", "turn_bare_one", "one call at once", None),
+            ("-local", "in a group's actor", "turn_group", "turn_local", "in this run", None),
+            (
+                "-process",
+                "in another driver",
+                "turn_process",
+                "turn_bare",
+                "a call of a bare actor",
+                None,
+            ),
+        )
+    ),
+    *(
+        Row(
+            name=f"ray-events{suffix}",
+            group="ray",
+            says="time an event, of a stream from a group's actor",
+            ours=Figure(_RAY, "event"),
+            beside=Figure(_RAY, beside),
+            peer=peer,
+            goal=goal,
+            unit="µs",
+        )
+        for suffix, beside, peer, goal in (
+            ("", "event_bare", "a bare stream, an object an event", 0.2),
+            ("-batches", "event_batches", "a bare stream, an object for 20 events", None),
+        )
     ),
     Row(
         name="memory",

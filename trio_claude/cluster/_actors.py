@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _AGAIN_SECONDS = 0.1
 
 
+# How long a new registry waits for what the doors hold.
+_REBUILDING_SECONDS = 5.0
 # After the last door is gone, and before the registry is.
 _ENDING_SECONDS = 1.0
 
@@ -249,21 +251,22 @@ class Registry(ABC):
 
     async def _ask_all_doors(self) -> None:
         doors = await self._list_doors()
-        await asyncio.gather(*map(self._ask_door, doors))
+        asked = [asyncio.create_task(self._ask_door(door)) for door in doors]
+        # One that Ray is restarting answers when it is up, which may be never: it is watched, but not
+        # waited for. It claims what it has when it sees that the registry is another.
+        if asked:
+            await asyncio.wait(asked, timeout=_REBUILDING_SECONDS)
 
     async def _ask_door(self, door: str) -> None:
-        while True:
-            try:
-                held = await self._call(door, "held")
-            except DoorLost as exc:
-                if not exc.returns:
-                    return
-                await asyncio.sleep(_AGAIN_SECONDS)
-            else:
-                for name, entry in held.items():
-                    self._table.claim(name, entry)
-                self._watch(door)
+        held = {}
+        try:
+            held = await self._call(door, "held")
+        except DoorLost as exc:
+            if not exc.returns:
                 return
+        for name, entry in held.items():
+            self._table.claim(name, entry)
+        self._watch(door)
 
     def _watch(self, door: str) -> None:
         if door not in self._watches:
