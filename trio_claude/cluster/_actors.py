@@ -246,8 +246,7 @@ class Registry(ABC):
         """Ask all doors what they hold, once in a life; whoever comes meanwhile waits for it."""
         if self._rebuilt is None:
             self._rebuilt = asyncio.create_task(self._ask_all_doors())
-        if not self._rebuilt.done():
-            await asyncio.shield(self._rebuilt)
+        await asyncio.shield(self._rebuilt)
 
     async def _ask_all_doors(self) -> None:
         doors = await self._list_doors()
@@ -258,15 +257,10 @@ class Registry(ABC):
             await asyncio.wait(asked, timeout=_REBUILDING_SECONDS)
 
     async def _ask_door(self, door: str) -> None:
-        held = {}
-        try:
-            held = await self._call(door, "held")
-        except DoorLost as exc:
-            if not exc.returns:
-                return
-        for name, entry in held.items():
-            self._table.claim(name, entry)
         self._watch(door)
+        with contextlib.suppress(DoorLost):  # then the watch sees to it
+            for name, entry in (await self._call(door, "held")).items():
+                self._table.claim(name, entry)
 
     def _watch(self, door: str) -> None:
         if door not in self._watches:
