@@ -70,26 +70,33 @@ class Mailbox(Door):
 
     def __init__(self) -> None:
         super().__init__()
-        self._calls: list[tuple[int, str, bytes]] = []
+        self._calls: list[tuple[int, str, tuple[int, int], int, bytes]] = []
         self._called = asyncio.Event()
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._count = 0
 
-    async def ask(self, asker: str, data: bytes) -> bytes:
-        """Have the process do something; returns what it answers."""
+    async def ask(self, asker: str, line: tuple[int, int], place: int, data: bytes) -> bytes:
+        """Have the process do something; returns what it answers.
+
+        Args:
+          asker: the door of who asks.
+          line: by which line of theirs.
+          place: which call of that line it is; they come in any order.
+          data: a request.
+        """
         self._count += 1
         number = self._count
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
-        self._calls.append((number, asker, data))
+        self._calls.append((number, asker, line, place, data))
         self._called.set()
         try:
             return await answer
         finally:
             del self._answers[number]
 
-    async def next(self) -> list[tuple[int, str, bytes]]:
-        """For the process: the calls that have come since, in order; waits for at least one."""
+    async def next(self) -> list[tuple[int, str, tuple[int, int], int, bytes]]:
+        """For the process: the calls that have come since; waits for at least one."""
         await self._called.wait()
         calls, self._calls = self._calls, []
         self._called.clear()
@@ -255,6 +262,7 @@ class Registry(ABC):
         # waited for. It claims what it has when it sees that the registry is another.
         if asked:
             await asyncio.wait(asked, timeout=_REBUILDING_SECONDS)
+        self._end_if_alone()
 
     async def _ask_door(self, door: str) -> None:
         self._watch(door)
@@ -282,6 +290,9 @@ class Registry(ABC):
     def _lose(self, door: str) -> None:
         self._table.lose(door)
         self._tell()
+        self._end_if_alone()
+
+    def _end_if_alone(self) -> None:
         if not self._watches:
             self._ending = asyncio.create_task(self._end_soon())
 

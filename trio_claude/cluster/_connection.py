@@ -28,8 +28,9 @@ from .._supervision.names import Global, set_cluster
 from . import _ray
 from ._actors import DoorLost
 from ._far import ByName, FarSession
+from ._lines import Line
 from ._service import NotHere, Service
-from ._wire import Entry, Member, Request, Said, dumps, is_plain, loads
+from ._wire import Entry, Member, is_plain
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
@@ -44,38 +45,6 @@ if TYPE_CHECKING:
 _LEAVING_SECONDS = 10.0
 # How often a registry that is gone is started anew for one call.
 _REGISTRIES = 5
-
-
-@final
-class _Answer:
-    """What another process answers."""
-
-    def __init__(self, reply: _ray.Reply, lost: Callable[[], object]) -> None:
-        self._reply = reply
-        self._lost = lost
-
-    async def wait(self) -> Said:
-        try:
-            said: Said = loads(await self._reply.wait())
-        except DoorLost as exc:
-            if not exc.returns:
-                self._lost()
-            raise
-        return said
-
-
-@final
-class _Line:
-    """Another process's door."""
-
-    def __init__(self, peer: _ray.Peer, asker: str, lost: Callable[[], object]) -> None:
-        self.peer = peer
-        self._asker = asker
-        self._lost = lost
-
-    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> _Answer:
-        request = Request(kind, number, name, args)
-        return _Answer(self.peer.call("ask", self._asker, dumps(request)), self._lost)
 
 
 @final
@@ -131,10 +100,11 @@ class Connection:
         self._numbers = itertools.count(1)
         self._serials = itertools.count(1)
         self._registry: _ray.Peer | None = None
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._finding = trio.Lock()
         # What this process holds, and what it has heard of what all hold.
         self._mine: dict[Hashable, _Mine] = {}
+        self._claiming: set[Hashable] = set()
         self._untold: set[Hashable] = set()
         self._to_tell = trio.Event()
         self._version: tuple[str, int] | None = None
@@ -265,6 +235,7 @@ class Connection:
         if entry is None:
             session.gone()  # until the same process starts it again, if it does
         elif entry.door == session.door:
+            session.where = entry.where
             session.heard(entry.standing)
         else:
             session.gone()
@@ -305,20 +276,35 @@ class Connection:
             session_id=None,
             serial=next(self._serials),
         )
+        if name in self._mine or name in self._claiming:
+            raise SessionExists(f"the name {name!r} is taken, by another session of this run")
+        self._claiming.add(name)
         try:
             holder = await self._ask_registry("claim", name, entry)
         except trio.Cancelled:
-            if self._registry is not None:
-                self._registry.call(
-                    "release", self.door, name
-                )  # behind the claim, if that succeeds
+            self.start_soon(self._give_back, name, entry)
             raise
+        except BaseException:
+            self._claiming.discard(name)
+            raise
+        self._claiming.discard(name)
         if holder is not None:
             raise SessionExists(
                 f"the name {name!r} is taken in the cluster, by a session in {holder.where}"
             )
         self._mine[name] = _Mine(entry, inbox, handle)
         inbox.on_change = partial(self._changed, name)
+
+    async def _give_back(self, name: Name, entry: Entry) -> None:
+        """Free a name that may just have been got. It is claimed once more for that, as calls may
+        overtake each other: what is released before it is claimed would be kept."""
+        try:
+            if await self._ask_registry("claim", name, entry) is None:
+                await self._ask_registry("release", self.door, name)
+        except ClusterError as exc:
+            self.fail(exc)
+        finally:
+            self._claiming.discard(name)
 
     def _name_of(self, handle: SessionHandle) -> Name | None:
         """Under which name the cluster is to know it, if at all."""
@@ -399,7 +385,7 @@ class Connection:
         if self._table.get(session.key, session).door == session.door:
             self._hear(session.key, None)
 
-    async def reach(self, door: str) -> _Line:
+    async def reach(self, door: str) -> Line:
         if self.closed:
             raise DoorLost(returns=False)
         line = self._lines.get(door)
@@ -408,9 +394,21 @@ class Connection:
                 line = self._lines.get(door)
                 if line is None:
                     peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
-                    lost = partial(self._lines.pop, door, None)
-                    line = self._lines[door] = _Line(peer, self.door, lost)
+                    number = (self._life, next(self._numbers))
+                    line = Line(peer, self.door, number, partial(self._line_broke, door))
+                    self._lines[door] = line
         return line
+
+    def _line_broke(self, door: str, line: Line, lost: DoorLost) -> None:
+        if self._lines.get(door) is line:
+            del self._lines[door]
+        if lost.returns and not self.closed:  # perhaps it only could not be reached for a moment
+            self.start_soon(self._renew, door)
+
+    async def _renew(self, door: str) -> None:
+        """Let a door know that nobody waits for what came by the line before."""
+        with suppress(DoorLost, ClusterError):
+            await (await self.reach(door)).ask("renew", 0).wait()
 
     async def wait_for_return(self, door: str) -> None:
         while True:
@@ -531,10 +529,10 @@ async def open_mailbox_connection(address: str, namespace: str) -> AsyncIterator
 
 async def _take_calls(connection: Connection, mailbox: _ray.Peer) -> None:
     while True:
-        for number, asker, data in await mailbox.call("next").wait():
+        for number, asker, line, place, data in await mailbox.call("next").wait():
 
             def answer(data: bytes, number: int = number) -> None:
                 with suppress(DoorLost):  # then nobody waits for it
                     mailbox.call("answer", [(number, data)])
 
-            connection.service.receive(asker, data, answer)
+            connection.service.receive(asker, line, place, data, answer)

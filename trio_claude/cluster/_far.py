@@ -1,12 +1,12 @@
 """A session on another node, as its handle asks it; and one question to it.
 
-A question is asked, and then asked on: each answer brings what has come since, and the next one is
-asked for at once, so that it is under way while these events are read. What the other process may
-send is therefore one batch more than was read.
+A question is asked, and then asked on: each answer brings what has come since. While deltas are read,
+the next ones are asked for, so that they are under way meanwhile: one batch, and another process keeps
+one more ready at most.
 
 Nobody knows how far a turn got whose process died, so that its caller gets :class:`SessionCrashed`.
-But one that was told that it waits in line was not begun, and is asked again if Ray starts that
-process again.
+But one that was told that it waits in line was not begun, but for the moment that this news takes,
+and is asked again if Ray starts that process again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .._errors import (
     TrioClaudeError,
     UsageError,
 )
+from .._messages import InputJSONDelta, TextDelta, ThinkingDelta
 from .._options import SessionOptions
 from .._session.context import require_run
 from .._session.handle import SessionHandle
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from .._messages import Event
     from .._session.target import Status
+    from ._lines import Answer, Line
     from ._wire import Entry, Name, Said, Standing
 
 
@@ -55,18 +57,6 @@ class Wire(Protocol):
     def forget(self, session: FarSession) -> None: ...
     def start_soon(self, function: Any, *args: Any) -> None: ...
     def dumps(self, value: object) -> bytes: ...
-
-
-class Answer(Protocol):
-    """What was answered, once it is there."""
-
-    async def wait(self) -> Said: ...
-
-
-class Line(Protocol):
-    """A door that can be asked."""
-
-    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> Answer: ...
 
 
 def _new_question(
@@ -121,7 +111,7 @@ class FarSession(Target):
         self.door = entry.door
         self.name: Hashable | None = entry.called
         self.id = entry.id
-        self._where = entry.where
+        self.where = entry.where
         self._standing = (entry.life, entry.serial, entry.status, entry.session_id)
 
     @property
@@ -158,7 +148,7 @@ class FarSession(Target):
         """What a turn gets whose process is gone."""
         self.gone("restarting" if lost.returns else "stopped")
         error = SessionCrashed(
-            f"{self} crashed in this turn: {self._where}, in which it ran, is gone",
+            f"{self} crashed in this turn: {self.where}, in which it ran, is gone",
             name=self.called,
         )
         error.__cause__ = self._gone_error(lost)
@@ -168,14 +158,14 @@ class FarSession(Target):
         """What is raised where nothing was begun."""
         self.gone()
         error = SessionTerminated(
-            f"{self} is stopped: {self._where}, in which it ran, is gone", name=self.called
+            f"{self} is stopped: {self.where}, in which it ran, is gone", name=self.called
         )
         error.__cause__ = self._gone_error(cause) if isinstance(cause, DoorLost) else cause
         return error
 
     def _gone_error(self, lost: DoorLost) -> ClusterError:
         why = str(lost.__cause__ or "").partition("\n")[0]
-        return ClusterError(f"{self._where} can't be reached any more{why and ': '}{why}")
+        return ClusterError(f"{self.where} can't be reached any more{why and ': '}{why}")
 
     # ---- what a handle asks ---------------------------------------------------------------------
 
@@ -279,8 +269,6 @@ class FarQuestion(Question):
                         said = await self._take()
                     if said.state == "end":
                         self._end(said)
-                    else:
-                        self._ask_on()
                     return
                 except DoorLost as exc:
                     if begun or not exc.returns:
@@ -336,6 +324,8 @@ class FarQuestion(Question):
             return []
         assert self._session is not None
         try:
+            if self._next is None:
+                self._ask_on()
             said = await self._take()
         except DoorLost as exc:
             self._give_up(exc)
@@ -343,7 +333,8 @@ class FarQuestion(Question):
         if said.state == "end":
             self._end(said)
             return []
-        self._ask_on()
+        if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):
+            self._ask_on()  # else the result may be next, and who has that has had the turn
         return list(said.events)
 
     def abandon(self) -> None:

@@ -245,7 +245,7 @@ class _Actor:
             reply = self.peer.call("opened")
             with trio.move_on_after(_PATIENCE_SECONDS):
                 await reply.settled()
-            if not reply.is_settled():
+            if not reply.is_there:
                 logger.warning(
                     "a group waits for Ray to start an actor, or for its sessions to start: has any "
                     "node the resources that it asks for? `ray status` tells"

@@ -114,19 +114,19 @@ def _first_line(exc: BaseException) -> str:
 class Reply:
     """What an actor answers to one call, once it is there."""
 
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
+    def __init__(self) -> None:
         self._there = trio.Event()
-        self._token = trio.lowlevel.current_trio_token()
-        future.add_done_callback(self._settled)
+        self._outcome: Callable[[], Any] | None = None
 
-    def _settled(self, _: Future[Any]) -> None:  # in a thread of Ray's
-        with suppress(trio.RunFinishedError):  # then nobody waits any more
-            self._token.run_sync_soon(self._there.set)
+    def give(self, outcome: Callable[[], Any]) -> None:
+        """What it is: a function that returns it, or raises."""
+        self._outcome = outcome
+        self._there.set()
 
-    def is_settled(self) -> bool:
+    @property
+    def is_there(self) -> bool:
         """Whether it is there."""
-        return self._future.done()
+        return self._outcome is not None
 
     async def settled(self) -> None:
         """Wait until it is there."""
@@ -140,37 +140,65 @@ class Reply:
           ClusterError: what this library runs there has failed.
         """
         await self._there.wait()
-        try:
-            return self._future.result()
-        except ray.exceptions.ActorUnavailableError as exc:
-            raise DoorLost(returns=True) from exc
-        except ray.exceptions.RayTaskError as exc:
-            raise ClusterError(f"an actor of trio_claude failed: {_first_line(exc)}") from exc
-        except ray.exceptions.RayError as exc:
-            raise DoorLost(returns=False) from exc
+        assert self._outcome is not None
+        return self._outcome()
 
 
 @final
 class Peer:
-    """An actor, as Trio tasks call it."""
+    """An actor, as Trio tasks call it. Calls arrive there in any order."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def call(self, method: str, *args: Any) -> Reply:
-        """Call a method of it; never blocks. Calls of one process arrive in their order.
+    def send(self, then: Callable[[Callable[[], Any]], None], method: str, *args: Any) -> None:
+        """Call a method of it; never blocks.
+
+        Args:
+          then: called in this run when the answer is there, with a function that returns it, or
+            raises what :meth:`Reply.wait` does.
+          method: of the actor.
+          args: for it.
 
         Raises:
           DoorLost: this process is not connected any more.
         """
         if not ray.is_initialized():  # Ray would start a cluster of its own
             raise DoorLost(returns=False)
-        return Reply(getattr(self._actor, method).remote(*args).future())
+        future = getattr(self._actor, method).remote(*args).future()
+        token = trio.lowlevel.current_trio_token()
+
+        def settled(_: Future[Any]) -> None:  # in a thread of Ray's
+            with suppress(trio.RunFinishedError):  # then nobody waits any more
+                token.run_sync_soon(then, partial(_result, future))
+
+        future.add_done_callback(settled)
+
+    def call(self, method: str, *args: Any) -> Reply:
+        """Call a method of it, to wait for what it answers; never blocks.
+
+        Raises:
+          DoorLost: this process is not connected any more.
+        """
+        reply = Reply()
+        self.send(reply.give, method, *args)
+        return reply
 
     def kill(self) -> None:
         """End it, for good."""
         if ray.is_initialized():
             ray.kill(self._actor, no_restart=True)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except ray.exceptions.ActorUnavailableError as exc:
+        raise DoorLost(returns=True) from exc
+    except ray.exceptions.RayTaskError as exc:
+        raise ClusterError(f"an actor of trio_claude failed: {_first_line(exc)}") from exc
+    except ray.exceptions.RayError as exc:
+        raise DoorLost(returns=False) from exc
 
 
 # ---- actors; these block ----------------------------------------------------------------------------

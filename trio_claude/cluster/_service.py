@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, final
 
+import attrs
 import trio
 
 from .._errors import Interrupted, ProtocolError, SessionTerminated
-from .._messages import ResultMessage
+from .._messages import InputJSONDelta, ResultMessage, TextDelta, ThinkingDelta
 from .._session.stream import ResponseStream
+from ._lines import InOrder
 from ._wire import BATCH_SIZE, Request, Said, dumps, loads, size_of
 from ._wire_errors import dumps_error
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from .._messages import Event
     from .._session.inbox import Inbox
     from .._session.question import Question
+    from ._lines import LineId
     from ._wire import Standing
 
 # So many small events travel together, at most.
@@ -60,7 +63,7 @@ class Service:
         self._find = find
         self._until_gone = until_gone
         self._do = do
-        self._askers: dict[str, dict[int, _Job]] = {}
+        self._askers: dict[str, _Asker] = {}
         self._nursery: trio.Nursery | None = None
         self._before: _Job | None = None
 
@@ -73,39 +76,77 @@ class Service:
         finally:
             self._nursery = None
 
-    def receive(self, asker: str, data: bytes, answer: Callable[[bytes], None]) -> None:
-        """Take a call; never blocks, never raises. Those of one asker come in its order."""
+    def receive(
+        self,
+        asker: str,
+        line: LineId,
+        place: int,
+        data: bytes,
+        answer: Callable[[bytes], None],
+    ) -> None:
+        """Take a call, in whichever order they come; never blocks, never raises."""
         if self._nursery is None:
-            answer(
-                _encoded(Said("end", error=dumps_error(NotHere("the process ends")), taken=False))
-            )
+            answer(_refusal(NotHere("the process ends")))
             return
-        jobs = self._askers.get(asker)
-        if jobs is None:
-            jobs = self._askers[asker] = {}
-            self._nursery.start_soon(self._wait_for_its_end, asker)
+        known = self._askers.get(asker)
+        if known is None or known.line < line:
+            if known is not None:
+                known.leave()  # nobody waits for what came by a line that is broken
+            known = self._askers[asker] = _Asker(line)
+            self._nursery.start_soon(self._wait_for_its_end, asker, known)
+        if known.line > line:
+            answer(_refusal(NotHere("it came by a line that is broken")))
+            return
+        for call in known.calls.put(place, (data, answer)):
+            self._begin(self._nursery, known, *call)
+
+    def _begin(
+        self,
+        nursery: trio.Nursery,
+        asker: _Asker,
+        data: bytes,
+        answer: Callable[[bytes], None],
+    ) -> None:
         try:
-            request: Request = loads(data)
+            request = loads(data)
+            if not isinstance(request, Request):
+                raise ProtocolError("what was asked is no request: is it another version?")
         except Exception as exc:
-            answer(_encoded(Said("end", error=dumps_error(exc), taken=False)))
+            answer(_refusal(exc))
             return
-        job = jobs.get(request.number)
+        job = asker.jobs.get(request.number)
         if request.kind not in ("more", "leave"):
             kind = _Turn if request.kind == "ask" else _Job
-            job = kind(request, jobs, self._find, self._do, self._before)
+            job = kind(request, asker.jobs, self._find, self._do, self._before)
             job.more(answer)
-            jobs[request.number] = self._before = job
-            self._nursery.start_soon(job.run)
+            asker.jobs[request.number] = self._before = job
+            nursery.start_soon(job.run)
         elif job is None:
-            answer(_encoded(Said("end", error=dumps_error(Interrupted("it was left")))))
+            answer(_refusal(Interrupted("it was left")))
         elif request.kind == "more":
             job.more(answer)
         else:
             job.leave(answer)
 
-    async def _wait_for_its_end(self, asker: str) -> None:
-        await self._until_gone(asker)
-        for job in list(self._askers.pop(asker).values()):
+    async def _wait_for_its_end(self, name: str, asker: _Asker) -> None:
+        await self._until_gone(name)
+        if self._askers.get(name) is asker:
+            del self._askers[name]
+        asker.leave()
+
+
+@final
+class _Asker:
+    """Another process, as far as it asks by one line."""
+
+    def __init__(self, line: LineId) -> None:
+        self.line = line
+        self.calls: InOrder[tuple[bytes, Callable[[bytes], None]]] = InOrder()
+        self.jobs: dict[int, _Job] = {}
+
+    def leave(self) -> None:
+        """Nobody is there any more who wants anything of it."""
+        for job in list(self.jobs.values()):
             job.leave(_to_nobody)
 
 
@@ -133,9 +174,13 @@ class _Job:
         self._other = do
         self._scope = trio.CancelScope()
         self._session: Published | None = None
-        self._unsaid: deque[Said] = deque()
+        self._unsaid: deque[bytes] = deque()
+        self._ended = False
+        """Whether its end was said, if perhaps not heard yet."""
         self._answer: Callable[[bytes], None] | None = None
         self._asked = trio.Event()
+        self._reading = trio.CancelScope()
+        """What waits for more to send than there is, until it is asked for."""
         self._leavers: list[Callable[[bytes], None]] = []
         self._taken = False
 
@@ -144,15 +189,16 @@ class _Job:
     def more(self, answer: Callable[[bytes], None]) -> None:
         """Answer what comes next."""
         self._answer = answer
-        self._asked.set()
         self._flush()
+        if self._answer is not None:
+            self._asked.set()
+            self._reading.cancel(reason="what was read is asked for")
 
     def leave(self, answer: Callable[[bytes], None]) -> None:
         """End it, and answer when it has ended."""
         self._leavers.append(answer)
         self._scope.cancel(reason="the asker has left")
-        if self._unsaid and self._unsaid[-1].state == "end":
-            self._forget()
+        self._forget_if_done()
 
     # ---- its own side ---------------------------------------------------------------------------
 
@@ -170,12 +216,12 @@ class _Job:
         finally:
             self.in_line.set()
         self.say(said or Said("end", error=dumps_error(Interrupted("the asker has left"))))
-        if self._leavers:
-            self._forget()
+        self._forget_if_done()
 
     async def _do(self) -> Said:
         kind, args = self._request.kind, self._request.args
         if self._request.name is None:
+            self.in_line.set()
             return Said("end", value=await self._other(kind, args))
         inbox = self._inbox()
         self.in_line.set()  # before it is: nobody else runs until it waits there
@@ -200,36 +246,46 @@ class _Job:
 
     def say(self, said: Said) -> None:
         """Answer this with the next call that comes for it, or came already."""
-        self._unsaid.append(said)
+        if self._ended:
+            return
+        standing = None if self._session is None else self._session.standing
+        said = attrs.evolve(said, standing=standing)
+        try:
+            data = dumps(said)
+        except Exception as exc:  # pickle has no one error for what it cannot do
+            error = ProtocolError(f"the answer can't be sent to another process: {exc!r}")
+            said = Said("end", standing, error=dumps_error(error), taken=said.taken)
+            data = dumps(said)
+            self._scope.cancel(reason="the answer can't be sent")
+        self._ended = said.state == "end"
+        self._unsaid.append(data)
         self._flush()
 
     def _flush(self) -> None:
         if self._answer is None or not self._unsaid:
             return
-        said = self._unsaid.popleft()
         answer, self._answer = self._answer, None
         self._asked = trio.Event()
-        self._tell(said, answer)
-        if said.state == "end":
-            self._forget()
+        answer(self._unsaid.popleft())
+        self._forget_if_done()
 
-    def _tell(self, said: Said, answer: Callable[[bytes], None]) -> None:
-        standing = None if self._session is None else self._session.standing
-        answer(
-            _encoded(Said(said.state, standing, said.events, said.error, said.taken, said.value))
-        )
-
-    def _forget(self) -> None:
-        """It has ended, and there is nothing to tell of it any more."""
-        self._jobs.pop(self._request.number, None)
-        for answer in self._leavers:
-            self._tell(Said("end"), answer)
-        self._leavers.clear()
+    def _forget_if_done(self) -> None:
+        """Once it has ended, and there is nothing to tell of it any more, or nobody to."""
+        if self._ended and (not self._unsaid or self._leavers):
+            self._jobs.pop(self._request.number, None)
+            for answer in self._leavers:
+                answer(
+                    dumps(Said("end", None if self._session is None else self._session.standing))
+                )
+            self._leavers.clear()
 
 
 @final
 class _Turn(_Job):
     """A question, and the reading of its answer."""
+
+    _had_delta = False
+    """Whether a delta was the last event that was read."""
 
     async def _do(self) -> Said:
         prompt, overrides, whole = self._request.args
@@ -250,14 +306,41 @@ class _Turn(_Job):
                 return Said("end", events=[await _result(stream)])
             self.say(Said("taken"))
             while True:
-                await self._asked.wait()
-                events = await _some(stream, question)
+                events = await self._fill(stream, question)
                 if isinstance(events[-1], ResultMessage):
                     return Said("end", events=events)
+                await self._asked.wait()
                 self.say(Said("events", events=events))
         finally:
             with trio.CancelScope(shield=True):  # the backends see to it that this doesn't last
                 await stream.aclose()
+
+    async def _fill(self, stream: ResponseStream, question: Question) -> Sequence[Event]:
+        """The next events: those that have come until they are asked for, or are a batch.
+
+        Nothing is read behind what is no delta before it is asked for: the result may be next, and
+        with that the conversation has the turn, which its reader may still leave.
+        """
+        if not self._had_delta:
+            await self._asked.wait()
+        events = [await stream.receive()]
+        size = size_of(events[0])
+        while len(events) < _BATCH and size < BATCH_SIZE:
+            if not question.ready:
+                if self._asked.is_set() or not _is_delta(events[-1]):
+                    break
+                with trio.CancelScope() as self._reading:
+                    question.ready.appendleft(await stream.receive())
+                if self._reading.cancelled_caught:
+                    break
+            events.append(question.ready.popleft())
+            size += size_of(events[-1])
+        self._had_delta = _is_delta(events[-1])
+        return events
+
+
+def _is_delta(event: Event) -> bool:
+    return isinstance(event, TextDelta | ThinkingDelta | InputJSONDelta)
 
 
 async def _result(stream: ResponseStream) -> Event:
@@ -267,19 +350,5 @@ async def _result(stream: ResponseStream) -> Event:
     raise AssertionError("a stream ends with a result or raises")
 
 
-async def _some(stream: ResponseStream, question: Question) -> Sequence[Event]:
-    """The next events, and those that are there besides, as far as they fit into a batch."""
-    events = [await stream.receive()]
-    size = size_of(events[0])
-    while question.ready and len(events) < _BATCH and size < BATCH_SIZE:
-        events.append(question.ready.popleft())
-        size += size_of(events[-1])
-    return events
-
-
-def _encoded(said: Said) -> bytes:
-    try:
-        return dumps(said)
-    except Exception as exc:  # pickle has no one error for what it cannot do
-        error = ProtocolError(f"the answer can't be sent to another process: {exc!r}")
-        return dumps(Said("end", error=dumps_error(error), taken=said.taken))
+def _refusal(error: Exception) -> bytes:
+    return dumps(Said("end", error=dumps_error(error), taken=False))

@@ -1,0 +1,132 @@
+"""Calls in their order: a line from one process to another's door.
+
+Ray begins the calls of an async actor in any order, and when the way there is cut for a moment, some
+of those under way are lost. So the calls to a door are numbered, and done by number; and a line
+breaks as a whole, as a connection does: when one of its calls is lost, so are all that have not been
+answered. The next call goes by a new line, and to the door that says that whatever came by the old
+one has nobody any more who waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
+
+import trio
+
+from ._actors import DoorLost
+from ._wire import Request, dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._ray import Peer
+    from ._wire import Name, Said
+
+_Item = TypeVar("_Item")
+
+LineId: TypeAlias = tuple[int, int]
+"""The life of the asking process, and which of its lines it is: of two, the greater is the newer."""
+
+
+@final
+class Answer:
+    """What another process answers, once it is there."""
+
+    def __init__(self) -> None:
+        self._there = trio.Event()
+        self._outcome: Callable[[], bytes] | None = None
+
+    def give(self, outcome: Callable[[], bytes]) -> None:
+        """What it is: a function that returns it, or raises."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._there.set()
+
+    async def wait(self) -> Said:
+        """Wait for it. If cancelled, it can be waited for again.
+
+        Raises:
+          DoorLost: the line is broken.
+          ClusterError: what this library runs there has failed.
+        """
+        await self._there.wait()
+        assert self._outcome is not None
+        said: Said = loads(self._outcome())
+        return said
+
+
+@final
+class Line:
+    """The asking end."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        asker: str,
+        number: LineId,
+        on_break: Callable[[Line, DoorLost], None],
+    ) -> None:
+        self.peer = peer
+        self._asker = asker
+        self._number = number
+        self._on_break = on_break
+        self._count = 0
+        self._unanswered: set[Answer] = set()
+        self._lost: DoorLost | None = None
+
+    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> Answer:
+        """Ask; never blocks.
+
+        Raises:
+          DoorLost: the line is broken.
+        """
+        if self._lost is not None:
+            raise DoorLost(self._lost.returns) from self._lost.__cause__
+        self._count += 1
+        answer = Answer()
+
+        def answered(outcome: Callable[[], bytes]) -> None:
+            self._unanswered.discard(answer)
+            try:
+                outcome()
+            except DoorLost as exc:
+                self._break(exc)
+            except Exception:
+                pass  # told to who waits for it
+            answer.give(outcome)
+
+        data = dumps(Request(kind, number, name, args))
+        self.peer.send(answered, "ask", self._asker, self._number, self._count, data)
+        self._unanswered.add(answer)
+        return answer
+
+    def _break(self, lost: DoorLost) -> None:
+        if self._lost is not None:
+            return
+        self._lost = lost
+        unanswered, self._unanswered = self._unanswered, set()
+
+        def broken() -> bytes:
+            raise DoorLost(lost.returns) from lost.__cause__
+
+        for answer in unanswered:
+            answer.give(broken)
+        self._on_break(self, lost)
+
+
+@final
+class InOrder(Generic[_Item]):
+    """The other end: gives out by number what comes in any order. The numbers begin at 1."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._early: dict[int, _Item] = {}
+
+    def put(self, number: int, item: _Item) -> list[_Item]:
+        """Take what has come; gives what is next, and all behind it that is there."""
+        self._early[number] = item
+        ready = []
+        while self._next in self._early:
+            ready.append(self._early.pop(self._next))
+            self._next += 1
+        return ready
