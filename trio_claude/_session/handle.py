@@ -196,11 +196,13 @@ class SessionHandle:
 
 async def ask(target: Askable, prompt: str, overrides: Mapping[str, Any]) -> ResultMessage:
     """What :meth:`SessionHandle.query` does."""
-    async with read(target, target.new_question(prompt, overrides, whole=True)) as events:
-        async for event in events:
+    question = target.new_question(prompt, overrides, whole=True)
+    async with read(target, question):
+        while True:
+            # Not from the stream, which would look for a cancellation before it gives the result.
+            event = await question.receive()
             if isinstance(event, ResultMessage):
                 return event
-    raise AssertionError("a stream ends with a result or raises")
 
 
 @asynccontextmanager

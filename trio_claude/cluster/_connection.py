@@ -14,7 +14,7 @@ import uuid
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 import trio
@@ -55,6 +55,7 @@ class _Mine:
         self.inbox = inbox
         self.handle = handle
         self.serial = entry.serial
+        self.born = entry.born
         self._entry = entry
 
     @property
@@ -104,6 +105,7 @@ class Connection:
         self._finding = trio.Lock()
         # What this process holds, and what it has heard of what all hold.
         self._mine: dict[Hashable, _Mine] = {}
+        self._born: WeakKeyDictionary[Inbox, int] = WeakKeyDictionary()
         self._claiming: set[Hashable] = set()
         self._untold: set[Hashable] = set()
         self._to_tell = trio.Event()
@@ -234,9 +236,8 @@ class Connection:
             return
         if entry is None:
             session.gone()  # until the same process starts it again, if it does
-        elif entry.door == session.door:
-            session.where = entry.where
-            session.heard(entry.standing)
+        elif session.is_one_of(entry):
+            session.hear(entry)
         else:
             session.gone()
             del self._far[name]
@@ -275,6 +276,7 @@ class Connection:
             status=inbox.status,
             session_id=None,
             serial=next(self._serials),
+            born=self._born.setdefault(inbox, next(self._serials)),
         )
         if name in self._mine or name in self._claiming:
             raise SessionExists(f"the name {name!r} is taken, by another session of this run")
@@ -364,7 +366,7 @@ class Connection:
     def far(self, name: Name, entry: Entry) -> FarSession:
         """A session elsewhere: one object for each, as long as somebody has it."""
         session = self._far.get(name)
-        if session is None or session.door != entry.door:
+        if session is None or not session.is_one_of(entry):
             self._table.setdefault(name, entry)
             session = self._far[name] = FarSession(self, name, entry)
         return session
@@ -449,8 +451,11 @@ class Connection:
             raise NotHere("this process has no group")
         return await self._supervise(kind, args)
 
-    def _mine_named(self, name: Hashable) -> _Mine | None:
-        return self._mine.get(name)
+    def _mine_named(self, name: Hashable, born: tuple[int, int] | None) -> _Mine | None:
+        mine = self._mine.get(name)
+        if mine is None or (born is not None and born[0] == self._life and born[1] != mine.born):
+            return None
+        return mine
 
     async def _until_gone(self, door: str) -> None:
         try:

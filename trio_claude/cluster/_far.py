@@ -89,12 +89,13 @@ class ByName(Askable):
         return _new_question(self._wire, prompt, overrides, whole=whole)
 
     async def put(self, question: Question) -> None:
+        assert isinstance(question, FarQuestion)
         while True:
             session = await self._wire.resolve(self._name)
             if session is None:
                 raise not_found(self._name)
             with suppress(NotHere):  # what this process had heard was old, and is forgotten now
-                await session.put(question)
+                await question.put(session)
                 return
 
 
@@ -109,6 +110,7 @@ class FarSession(Target):
         self.handle = SessionHandle(self)
         self.key = key
         self.door = entry.door
+        self.born = entry.life, entry.born
         self.name: Hashable | None = entry.called
         self.id = entry.id
         self.where = entry.where
@@ -133,6 +135,18 @@ class FarSession(Target):
     def _is_read_here(self) -> bool:
         return any(question.is_read_here() for question in self.questions)
 
+    def is_one_of(self, entry: Entry) -> bool:
+        """Whether the entry is of this session, and not of another one that has its name now. One
+        that Ray has started again with its group is the same one."""
+        life, born = self.born
+        return self.door == entry.door and (entry.life != life or entry.born == born)
+
+    def hear(self, entry: Entry) -> None:
+        """Take in what the registry has of it."""
+        self.born = entry.life, entry.born
+        self.where = entry.where
+        self.heard(entry.standing)
+
     def heard(self, standing: Standing) -> None:
         """Take in how it stands, unless something newer was heard already."""
         life, serial, *_ = self._standing
@@ -154,13 +168,20 @@ class FarSession(Target):
         error.__cause__ = self._gone_error(lost)
         return error
 
-    def terminated(self, cause: BaseException) -> SessionTerminated:
+    def ended(self) -> SessionTerminated:
+        """What is raised where its process has it no longer."""
+        return SessionTerminated(
+            f"{self} is stopped: it was terminated, has finished, or its supervisor ended",
+            name=self.called,
+        )
+
+    def terminated(self, lost: DoorLost) -> SessionTerminated:
         """What is raised where nothing was begun."""
         self.gone()
         error = SessionTerminated(
             f"{self} is stopped: {self.where}, in which it ran, is gone", name=self.called
         )
-        error.__cause__ = self._gone_error(cause) if isinstance(cause, DoorLost) else cause
+        error.__cause__ = self._gone_error(lost)
         return error
 
     def _gone_error(self, lost: DoorLost) -> ClusterError:
@@ -178,12 +199,17 @@ class FarSession(Target):
     async def put(self, question: Question) -> None:
         assert isinstance(question, FarQuestion)
         self._check_call(waits=True)
-        await question.put(self)
+        try:
+            await question.put(self)
+        except NotHere as exc:
+            raise self.ended() from exc.__cause__
 
     async def clear(self) -> None:
         self._check_call(waits=True)
         try:
             await self._do("clear", leaves=True)
+        except NotHere as exc:
+            raise self.ended() from exc.__cause__
         except DoorLost as exc:
             error = self.crashed(exc)
             raise error from error.__cause__
@@ -202,6 +228,8 @@ class FarSession(Target):
         self._check_call(waits=False)
         try:
             value: Mapping[str, Any] = await self._do("control", what, request, leaves=True)
+        except NotHere as exc:
+            raise self.ended() from exc.__cause__
         except DoorLost as exc:
             error = self.terminated(exc)
             raise error from error.__cause__
@@ -211,7 +239,7 @@ class FarSession(Target):
         """Have it done; ``leaves``: it is called off if the caller is cancelled."""
         await trio.lowlevel.checkpoint_if_cancelled()
         line, number = await self._wire.reach(self.door), self._wire.next_number()
-        answer = line.ask(kind, number, self.key, *args)
+        answer = line.ask(kind, number, self, *args)
         try:
             said = await answer.wait()
         except trio.Cancelled:
@@ -235,6 +263,10 @@ class FarSession(Target):
         return said.value
 
 
+# How long a caller that is cancelled waits for the other side, at most.
+_PARTING_SECONDS = 2.0
+
+
 @final
 class FarQuestion(Question):
     """A question to a session elsewhere."""
@@ -243,6 +275,7 @@ class FarQuestion(Question):
         super().__init__()
         self._wire = wire
         self._args = args
+        self._whole = bool(args[-1])
         self._number = wire.next_number()
         self._session: FarSession | None = None
         self._line: Line | None = None
@@ -250,37 +283,67 @@ class FarQuestion(Question):
         """What was asked for and not yet taken in."""
 
     async def put(self, session: FarSession) -> None:
-        """Ask it, and wait until the session has taken it."""
+        """Ask it, and wait until the session has taken it; until its end, if that is all it is for."""
         self._session = session
-        begun = False
         session.questions.add(self)
         self.on_end = self._left
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            while True:
-                try:
-                    self._line = await self._wire.reach(session.door)
-                    self._next = self._line.ask("ask", self._number, session.key, *self._args)
-                    begun = True  # for all that is known
-                    said = await self._take()
-                    while said.state == "waiting":
-                        begun = False
-                        self._ask_on()
-                        said = await self._take()
-                    if said.state == "end":
-                        self._end(said)
-                    return
-                except DoorLost as exc:
-                    if begun or not exc.returns:
-                        error = session.crashed(exc) if begun else session.terminated(exc)
-                        raise error from error.__cause__
-                    await self._wire.wait_for_return(session.door)
-        except BaseException as exc:
-            if isinstance(exc, trio.Cancelled):
-                self.abandon()
-            else:
-                self._left()
+            await self._ask(session)
+        except trio.Cancelled:
+            if not await self._withdraw():
+                raise
+        except BaseException:
+            self._left()
             raise
+
+    async def _ask(self, session: FarSession) -> None:
+        while True:
+            begun = False
+            try:
+                self._line = await self._wire.reach(session.door)
+                self._next = self._line.ask("ask", self._number, session, *self._args)
+                begun = True  # for all that is known
+                said = await self._take()
+                while said.state == "waiting" or (said.state == "taken" and self._whole):
+                    begun = said.state == "taken"
+                    self._ask_on()
+                    said = await self._take()
+                if said.state == "end":
+                    self._end(said)
+                return
+            except DoorLost as exc:
+                lost = exc
+            if begun:
+                self._give_up(lost)
+                return
+            try:
+                if not lost.returns:
+                    raise lost
+                await self._wire.wait_for_return(session.door)
+            except DoorLost as exc:
+                error = session.terminated(exc)
+                raise error from error.__cause__
+
+    async def _withdraw(self) -> bool:
+        """Leave it, as its caller is cancelled while it waits; gives whether it was answered.
+
+        Waits for what the other side says to that, for the answer may be under way already, and then
+        the conversation has the turn; so its caller is to have it, too. It is not waited for longer
+        than some moments.
+        """
+        self._intent = "abandoned"
+        with trio.move_on_after(_PARTING_SECONDS, shield=True), suppress(DoorLost):
+            if self._line is not None:
+                left = self._line.ask("leave", self._number)
+                if self._next is not None:
+                    said = await self._take()
+                    if said.state == "end" and said.error is None:
+                        self._end(said)
+                        return True
+                await left.wait()
+        self.end(Interrupted("the question was withdrawn"))
+        return False
 
     def _left(self) -> None:
         if self._session is not None:
@@ -341,10 +404,8 @@ class FarQuestion(Question):
         if self.ended or self._intent is not None:
             return
         self._intent = "abandoned"
-        if self._line is None:
-            self.end(Interrupted("the question was withdrawn"))
-        else:
-            self._wire.start_soon(self._leave, self._line)
+        assert self._line is not None  # it is read, so it was put
+        self._wire.start_soon(self._leave, self._line)
 
     async def _leave(self, line: Line) -> None:
         try:

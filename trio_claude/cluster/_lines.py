@@ -19,8 +19,9 @@ from ._wire import Request, dumps, loads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._far import FarSession
     from ._ray import Peer
-    from ._wire import Name, Said
+    from ._wire import Said
 
 _Item = TypeVar("_Item")
 
@@ -74,8 +75,8 @@ class Line:
         self._unanswered: set[Answer] = set()
         self._lost: DoorLost | None = None
 
-    def ask(self, kind: str, number: int, name: Name | None = None, *args: Any) -> Answer:
-        """Ask; never blocks.
+    def ask(self, kind: str, number: int, session: FarSession | None = None, *args: Any) -> Answer:
+        """Ask, for a session or for what is none's; never blocks.
 
         Raises:
           DoorLost: the line is broken.
@@ -95,7 +96,8 @@ class Line:
                 pass  # told to who waits for it
             answer.give(outcome)
 
-        data = dumps(Request(kind, number, name, args))
+        name, born = (None, None) if session is None else (session.key, session.born)
+        data = dumps(Request(kind, number, name, born, args))
         self.peer.send(answered, "ask", self._asker, self._number, self._count, data)
         self._unanswered.add(answer)
         return answer

@@ -12,7 +12,7 @@ ends while it lives; when it fails, everything of that asker's is left.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
 import attrs
 import trio
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 _BATCH = 256
 
 
+Find: TypeAlias = "Callable[[Hashable, tuple[int, int] | None], Published | None]"
+"""Gives the session with this name in the cluster, if it is the one that was born then."""
+
+
 class NotHere(SessionTerminated):
     """The process has no such session, or no longer; nothing was begun."""
 
@@ -56,7 +60,7 @@ class Service:
 
     def __init__(
         self,
-        find: Callable[[Hashable], Published | None],
+        find: Find,
         until_gone: Callable[[str], Awaitable[None]],
         do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
     ) -> None:
@@ -161,7 +165,7 @@ class _Job:
         self,
         request: Request,
         jobs: dict[int, _Job],
-        find: Callable[[Hashable], Published | None],
+        find: Find,
         do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
         before: _Job | None,
     ) -> None:
@@ -239,7 +243,7 @@ class _Job:
 
     def _inbox(self) -> Inbox:
         name = self._request.name
-        self._session = self._find(name)
+        self._session = self._find(name, self._request.born)
         if self._session is None:
             raise NotHere(f"session {name!r} is not there any more", name=name)
         return self._session.inbox

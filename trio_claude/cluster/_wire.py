@@ -70,6 +70,7 @@ class Entry:
     status: Status
     session_id: str | None
     serial: int = 0  # grows with each change of these two, in one life
+    born: int = 0  # which session of that life it is
 
     @property
     def standing(self) -> Standing:
@@ -103,6 +104,9 @@ class Request:
 
     name: Name | None = None
     """The session that it is about."""
+
+    born: tuple[int, int] | None = None
+    """Of the session: the life and the number of its entry. Another one may have its name by now."""
 
     args: tuple[Any, ...] = ()
 
