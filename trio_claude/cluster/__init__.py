@@ -67,3 +67,9 @@ async def _connect(address: str, namespace: str) -> AsyncIterator[None]:
 
     async with open_mailbox_connection(address, namespace):
         yield
+
+
+# As in trio_claude: users see where to import a name from, not the file that it is written in.
+for _value in (Group, open_group, Pool):
+    _value.__module__ = "trio_claude.cluster"
+del _value

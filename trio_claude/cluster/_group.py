@@ -416,8 +416,9 @@ class Group:
         raise SessionNotFound(f"this group has no session {id!r}; {known}")
 
     def _end(self, failure: Exception | None) -> None:
-        if self._failure is None:
-            self._failure = failure
+        if self._closed:
+            return  # it is being left, or another actor's end came first
+        self._failure = failure
         self._closed = True
         self._body.cancel(reason="the group has ended")
 

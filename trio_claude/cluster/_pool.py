@@ -67,12 +67,12 @@ class Pool:
     async def query(self, prompt: str, **overrides: Unpack[Overrides]) -> ResultMessage:
         """Ask one of the sessions, and wait for the whole answer.
 
-        Blocks until one is free, and then as :meth:`SessionHandle.query`. If cancelled, the turn is
+        Blocks until one is free, and then as :meth:`~trio_claude.SessionHandle.query`. If cancelled, the turn is
         ended at its source; a caller that waits for a session leaves the line without a trace.
 
         Raises:
           SessionTerminated: all are stopped; or the one that was asked was stopped in mid-turn.
-          TrioClaudeError: as :meth:`SessionHandle.query`.
+          TrioClaudeError: as :meth:`~trio_claude.SessionHandle.query`.
         """
         async with self._ask(prompt, overrides, whole=True) as events:
             async for event in events:
@@ -87,7 +87,7 @@ class Pool:
 
         Entering the block waits until a session is free and has taken the question; one that turns
         out to be gone before that is passed over. The session is free again when the block has
-        been left, however that was. All else is as with :meth:`SessionHandle.stream`; arguments and
+        been left, however that was. All else is as with :meth:`~trio_claude.SessionHandle.stream`; arguments and
         errors are those of :meth:`query`.
         """
         return self._ask(prompt, overrides, whole=False)
