@@ -14,6 +14,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 import trio_claude
+import trio_claude.cluster
 import trio_claude.testing
 from trio_claude._cli_options import CLIOptions
 from trio_claude._options import EVERY_BACKEND, BackendLike
@@ -109,7 +110,7 @@ def find_what_is_private() -> None:
         meanings = {**vars(module), **meanings}
     for module in ours.values():
         vars(module).update({**meanings, **vars(module)})
-    for public in ("trio_claude", "trio_claude.testing"):
+    for public in ("trio_claude", "trio_claude.cluster", "trio_claude.testing"):
         analyzer = ModuleAnalyzer.for_module(public)
         analyzer.analyze()
         for name in ours:

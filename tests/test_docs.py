@@ -7,6 +7,9 @@ with the stand-in of ``tests/claude`` as the program ``claude`` in PATH:
 * one that calls ``trio.run`` is a program, and is run by an interpreter of its own; so is a file
   of docs/examples that the page includes, or by pytest where its name begins with ``test_``;
 * a ``text`` block right after one of these is what that printed, where ``...`` stands for anything;
+* a file of docs/examples that waits with `sleep_forever()` is left running for the rest of the page,
+  once it has printed a line;
+* a page with `<!-- test: ray -->` is run on Ray instead, by tests/ray_cluster/test_guide.py;
 * what an example needs and a reader does not want to see stands before it, in a comment that begins
   with ``<!-- test:``. It has the `simulator`, and `enter`, which enters an asynchronous context
   manager for the rest of the page; `claude`, which writes the program anew, with what it is to do
@@ -19,14 +22,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import doctest
-import functools
 import importlib
 import inspect
 import io
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType
 from typing import Any, Literal
@@ -47,8 +51,11 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
     if not {"changelog.d", "_build"} & set(path.relative_to(ROOT).parts)
 }
+NEEDS_RAY = "<!-- test: ray -->"
+PAGES_ON_RAY = {name for name, page in PAGES.items() if NEEDS_RAY in page.read_text("utf-8")}
 PUBLIC_MODULES = (
     "trio_claude",
+    "trio_claude.cluster",
     "trio_claude.streams",
     "trio_claude.testing",
     "trio_claude.testing.fixtures",
@@ -79,7 +86,7 @@ def examples_of(page: str) -> Iterator[Example]:
     example: Example | None = None
     lines = enumerate(page.splitlines(), 1)
     for number, line in lines:
-        if not line.strip():
+        if not line.strip() or line == NEEDS_RAY:
             continue
         fence = re.fullmatch(r"(```+|:::+)\s*(.*)", line)
         if fence is None:
@@ -191,6 +198,35 @@ async def run_program(*arguments: str | Path, cwd: Path) -> str:
     return done.stdout.decode()
 
 
+async def leave_running(
+    *arguments: str | Path, cwd: Path, task_status: trio.TaskStatus[str]
+) -> None:
+    """Run a program with an interpreter of its own, until cancelled; what it printed first."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *arguments], cwd=cwd, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            line += await process.stdout.receive_some(1) or b"\n"
+        task_status.started(line.decode())
+        await process.wait()
+        raise AssertionError(f"{arguments} has ended, with {process.returncode}")
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def open_cancelled_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks are cancelled at the end of its block."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
 def write_claude(home: Path, *script: dict[str, Any], **how: Any) -> None:
     """Write the program, and let it count its starts from 1."""
     scripted_claude(home, *script, **how)
@@ -210,7 +246,7 @@ async def run_page(path: Path, page: str, simulator: Simulator, home: Path) -> i
     async with contextlib.AsyncExitStack() as stack:
         namespace: dict[str, Any] = {
             "__name__": "page",
-            "claude": functools.partial(write_claude, home),
+            "claude": partial(write_claude, home),
             "enter": stack.enter_async_context,
             "fault": fault,
             "simulator": simulator,
@@ -224,7 +260,11 @@ async def run_page(path: Path, page: str, simulator: Simulator, home: Path) -> i
                 file = path.parent / example.source
                 pytest_first = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
                 how = pytest_first if file.name.startswith("test_") else ()
-                printed = await run_program(*how, file, cwd=ROOT if how else home)
+                if "sleep_forever()" in file.read_text(encoding="utf-8"):
+                    nursery = await stack.enter_async_context(open_cancelled_nursery())
+                    printed = await nursery.start(partial(leave_running, file, cwd=home))
+                else:
+                    printed = await run_program(*how, file, cwd=ROOT if how else home)
             if example.prints is not None:
                 compared += 1
                 if not is_shown(example.prints, printed):
@@ -250,7 +290,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
             trio_claude.configure()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", sorted(PAGES.keys() - PAGES_ON_RAY))
 async def test_page(name: str, served: Simulator, tmp_path: Path) -> None:
     """The examples of this page run, and print what it says."""
     with trio.fail_after(60):
@@ -268,6 +308,26 @@ async def test_a_wrong_output_is_seen(served: Simulator, tmp_path: Path) -> None
         await run_page(path, "```python\n1 / 0\n```\n", served, tmp_path)
     with pytest.raises(AssertionError, match="NameError"):
         await run_page(path, "```python\ntrio.run(main)\n```\n", served, tmp_path)
+
+
+async def test_a_file_that_waits_is_left_running(served: Simulator, tmp_path: Path) -> None:
+    """Until the end of the page; one that ends before that fails the page."""
+    page = tmp_path / "page.md"
+    waits = tmp_path / "waits.py"
+    include = "```{literalinclude} waits.py\n```\n```text\nready\n```\n"
+    source = "import os, time\nprint('ready', flush=True)\nsleep_forever = lambda: time.sleep(60)\n"
+    waits.write_text(f"{source}open('pid', 'w').write(str(os.getpid()))\nsleep_forever()\n")
+    there = "```python\nimport trio\nwhile not await trio.Path('pid').exists():\n    ...\n```\n"
+    assert await run_page(page, include + there, served, tmp_path) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    waits.write_text(f"{source}# not sleep_forever()\n")
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(AssertionError, match="has ended"), flatten_subgroups=True
+    ):
+        await run_page(
+            page, f"{include}```python\nimport trio\nawait trio.sleep(30)\n```\n", served, tmp_path
+        )
 
 
 def test_every_example_file_is_on_a_page() -> None:

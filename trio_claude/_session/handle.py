@@ -48,7 +48,8 @@ class SessionHandle:
 
     @property
     def status(self) -> Status:
-        """``"starting"``, ``"running"``, ``"restarting"`` or ``"stopped"``."""
+        """``"starting"``, ``"running"``, ``"restarting"`` or ``"stopped"``; of a session on another
+        node, as far as this process has heard."""
         return self._target.status
 
     @property

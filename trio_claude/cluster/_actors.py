@@ -43,10 +43,17 @@ class Door:
 
     def __init__(self) -> None:
         self._held: dict[Hashable, Entry] = {}
+        self._watchers: dict[str, asyncio.Event] = {}
 
-    async def alive(self) -> None:
-        """Never returns: the call fails when the process of this door is gone."""
-        await asyncio.Event().wait()
+    async def alive(self, watcher: str) -> None:
+        """Never returns, as long as the watcher lives: the call fails when this process is gone."""
+        await self._watchers.setdefault(watcher, asyncio.Event()).wait()
+
+    async def forget(self, watcher: str) -> None:
+        """Nobody is there any more to hear how its :meth:`alive` ends."""
+        event = self._watchers.pop(watcher, None)
+        if event is not None:
+            event.set()
 
     async def opened(self) -> bytes:
         """Waits until the process has started all that it starts by itself."""
@@ -182,6 +189,8 @@ class Registry(ABC):
         async with self._decide(name, entry):
             holder = self._table.find(name)
             if holder is not None and holder.door != entry.door:
+                # A registry that has died may just have told that door otherwise.
+                await self._drop(entry.door, name)
                 return holder
             try:
                 await self._call(entry.door, "hold", name, entry)
@@ -277,7 +286,7 @@ class Registry(ABC):
     async def _wait_for_its_end(self, door: str) -> None:
         while True:
             try:
-                await self._call(door, "alive")
+                await self._call(door, "alive", "registry")
             except DoorLost as exc:
                 if not exc.returns:
                     break

@@ -21,7 +21,7 @@ import trio
 
 from .._errors import ClusterError, ConfigurationError, SessionExists
 from .._nurseries import open_hidden_nursery
-from .._session.context import current_run
+from .._session.context import current_run, lives
 from .._session.inbox import Inbox
 from .._supervision.events import logger
 from .._supervision.names import Global, set_cluster
@@ -90,7 +90,6 @@ class Connection:
         """What the actors of our groups are to do, by their doors."""
         self.failure: ClusterError | None = None
         self.body = trio.CancelScope()
-        self.start_soon = nursery.start_soon
         self._nursery = nursery
         self.dumps = _ray.dumps
         self.closing = False
@@ -132,14 +131,23 @@ class Connection:
         for mine in self._mine.values():
             mine.inbox.on_change = None
         self._mine.clear()
-        for session in self._far.values():
+        for session in list(self._far.values()):
             session.gone()
+            for question in list(session.questions):
+                question.end(self.failure or _ended_error())
+        for line in list(self._lines.values()):
+            line.cut(DoorLost())
         if self.failure is None:
             with trio.move_on_after(_LEAVING_SECONDS, shield=True):
                 try:
                     await self._ask_registry("leave", self.door)
                 except ClusterError as exc:
                     logger.warning("could not leave the cluster in order: %s", exc)
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Have something done beside; nothing any more once the connection ends."""
+        if not self.closed:
+            self._nursery.start_soon(function, *args)
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         await self._keep(partial(self.service.run, task_status))
@@ -167,7 +175,7 @@ class Connection:
         lost: DoorLost | None = None
         for _ in range(_REGISTRIES):
             if self.closed and method != "leave":
-                raise ClusterError("the connection to the cluster has ended: its block was left")
+                raise _ended_error()
             if self._registry is None:
                 self._registry = await trio.to_thread.run_sync(_ray.registry, self.namespace)
             registry = self._registry
@@ -267,17 +275,7 @@ class Connection:
             return
         inbox = handle._target
         assert isinstance(inbox, Inbox)
-        entry = Entry(
-            door=self.door,
-            life=self._life,
-            where=self.where,
-            id=inbox.id if isinstance(inbox.id, Global) or is_plain(inbox.id) else repr(inbox.id),
-            called=inbox.name,
-            status=inbox.status,
-            session_id=None,
-            serial=next(self._serials),
-            born=self._born.setdefault(inbox, next(self._serials)),
-        )
+        entry = self._entry(inbox)
         if name in self._mine or name in self._claiming:
             raise SessionExists(f"the name {name!r} is taken, by another session of this run")
         self._claiming.add(name)
@@ -313,7 +311,7 @@ class Connection:
         name: Name
         if isinstance(handle.name, Global):
             name, key = handle.name, handle.name.key
-        elif self._supervise is not None:
+        elif self._supervise is not None and not lives.get():  # of the group's own supervisor
             name, key = Member(self.door, handle.id), handle.id
         else:
             return None
@@ -354,9 +352,27 @@ class Connection:
         return [(name, mine.entry) for name, mine in self._mine.items()]
 
     def entry_of(self, handle: SessionHandle) -> tuple[Hashable, Entry]:
-        """One of our sessions."""
+        """One of our sessions, whether the cluster knows it now or not."""
         name = self._name_of(handle)
-        return name, self._mine[name].entry
+        mine = self._mine.get(name)
+        if mine is not None:
+            return name, mine.entry
+        inbox = handle._target
+        assert isinstance(inbox, Inbox)
+        return name, self._entry(inbox)
+
+    def _entry(self, inbox: Inbox) -> Entry:
+        return Entry(
+            door=self.door,
+            life=self._life,
+            where=self.where,
+            id=inbox.id if isinstance(inbox.id, Global) or is_plain(inbox.id) else repr(inbox.id),
+            called=inbox.name,
+            status=inbox.status,
+            session_id=inbox.session_id,
+            serial=next(self._serials),
+            born=self._born.setdefault(inbox, next(self._serials)),
+        )
 
     def names(self) -> Collection[Hashable]:
         return [name for name in self._table if isinstance(name, Global)]
@@ -367,9 +383,14 @@ class Connection:
         """A session elsewhere: one object for each, as long as somebody has it."""
         session = self._far.get(name)
         if session is None or not session.is_one_of(entry):
-            self._table.setdefault(name, entry)
             session = self._far[name] = FarSession(self, name, entry)
         return session
+
+    def learn(self, name: Name, entry: Entry) -> FarSession:
+        """A session elsewhere that was heard of otherwise than by the registry's news."""
+        if name not in self._table:
+            self._hear(name, entry)
+        return self.far(name, entry)
 
     def next_number(self) -> int:
         return next(self._numbers)
@@ -409,6 +430,7 @@ class Connection:
 
     async def _renew(self, door: str) -> None:
         """Let a door know that nobody waits for what came by the line before."""
+        await trio.sleep(_AGAIN_SECONDS)  # while it can't be reached, this fails at once
         with suppress(DoorLost, ClusterError):
             await (await self.reach(door)).ask("renew", 0).wait()
 
@@ -460,9 +482,15 @@ class Connection:
     async def _until_gone(self, door: str) -> None:
         try:
             line = await self.reach(door)
-            await line.peer.call("alive").wait()
+            await line.peer.call("alive", self.door).wait()
         except DoorLost:
-            self._lines.pop(door, None)
+            pass
+        with suppress(DoorLost, ClusterError):
+            await (await self.reach(self.door)).peer.call("forget", door).wait()
+
+
+def _ended_error() -> ClusterError:
+    return ClusterError("the connection to the cluster has ended: its block was left")
 
 
 # After an actor could not be reached that is to return: before it is tried again.

@@ -62,7 +62,7 @@ class Wire(Protocol):
 def _new_question(
     wire: Wire, prompt: object, overrides: Mapping[str, Any], *, whole: bool
 ) -> FarQuestion:
-    checked_prompt(prompt)
+    prompt = str(checked_prompt(prompt))  # of a subclass, it may not be known there
     options = None
     if overrides:
         SessionOptions(**overrides)  # refuses what is not valid, here and now
@@ -155,8 +155,9 @@ class FarSession(Target):
 
     def gone(self, status: Status = "stopped") -> None:
         """It is not there any more; what was said before that, and comes later, is old."""
-        life, serial, *_ = self._standing
-        self._standing = (life, serial + 1, status, None)
+        life, serial, known, _ = self._standing
+        if status != known:
+            self._standing = (life, serial + 1, status, None)
 
     def crashed(self, lost: DoorLost) -> SessionCrashed:
         """What a turn gets whose process is gone."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .._session.handle import SessionHandle
     from .._supervision.policy import AutoShutdown, Backoff, Strategy
     from ._connection import Connection
+    from ._far import FarSession
     from ._ray import Peer
     from ._wire import Entry, Name, Said
 
@@ -177,7 +178,7 @@ async def _open_group(
                 host = await _start(connection, plan, options)
                 hosts.append(host)
             for host in hosts:
-                group._know(await host.opened())
+                group._know(host, await host.opened())
             for host in hosts:
                 nursery.start_soon(host.watch, group)
             with group._body:
@@ -218,14 +219,17 @@ async def _start(connection: Connection, plan: bytes, options: Mapping[str, Any]
     from ._host import Host
 
     door = f"{_ray.DOOR}{uuid.uuid4().hex}"
-    connection.plans[door] = plan
+    connection.plans[door] = plan  # for as long as the actor lives: it may have a key in it
     start = partial(
         _ray.start_host, Host, door, connection.namespace, connection.door, dict(options)
     )
     try:
         return _Actor(door, await trio.to_thread.run_sync(start))
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"Ray takes no actor with these options: {exc}") from exc
+    except BaseException as exc:
+        del connection.plans[door]
+        if isinstance(exc, (TypeError, ValueError)):
+            raise ConfigurationError(f"Ray takes no actor with these options: {exc}") from exc
+        raise
 
 
 @final
@@ -268,7 +272,7 @@ class _Actor:
                     break
                 except DoorLost as exc:
                     await self._lost(exc)
-                    group._know(await self.opened())
+                    group._know(self, await self.opened())
         except Exception as exc:
             group._end(exc)
         else:
@@ -316,7 +320,7 @@ class Group:
         self._body = trio.CancelScope()
         self._failure: Exception | None = None
         self._closed = False
-        self._known: dict[Name, Entry] = {}
+        self._known: dict[Name, FarSession] = {}
 
     def __repr__(self) -> str:
         return f"<Group {'ended' if self._closed else f'in {len(self._actors)} actors'}>"
@@ -327,7 +331,7 @@ class Group:
         Raises:
           SessionNotFound: there is none; the message names those that there are.
         """
-        return self._find(id)[1]
+        return self._find(id).handle
 
     async def start_session(
         self,
@@ -364,22 +368,22 @@ class Group:
         except BaseException:
             actor.sessions -= 1
             raise
-        self._know([entry])
-        return self._connection.far(*entry).handle
+        name, _ = entry
+        session = self._known[name] = self._connection.learn(*entry)
+        return session.handle
 
     async def terminate_session(self, id: Hashable) -> None:  # noqa: A002
         """Stop a session and forget it: :meth:`trio_claude.Supervisor.terminate_session`."""
-        name, handle = self._find(id)
-        door = self._known[name].door
-        await self._connection.ask(door, "terminate_session", handle.id)
-        self._known.pop(name, None)
-        for actor in self._actors:
-            actor.sessions -= actor.door == door
+        session = self._find(id)
+        await self._connection.ask(session.door, "terminate_session", session.id)
+        if self._known.pop(session.key, None) is not None:
+            for actor in self._actors:
+                actor.sessions -= actor.door == session.door
 
     async def restart_session(self, id: Hashable) -> None:  # noqa: A002
         """Start a session again: :meth:`trio_claude.Supervisor.restart_session`."""
-        name, handle = self._find(id)
-        await self._connection.ask(self._known[name].door, "restart_session", handle.id)
+        session = self._find(id)
+        await self._connection.ask(session.door, "restart_session", session.id)
 
     async def list_sessions(self) -> tuple[SessionInfo, ...]:
         """All sessions of its actors, each actor's in start order; ``started_at`` is on the clock
@@ -392,27 +396,29 @@ class Group:
         infos: list[SessionInfo] = []
         for actor in self._actors:
             for entry, fields, error in await self._connection.ask(actor.door, "list_sessions"):
-                self._know([entry])
-                handle = self._connection.far(*entry).handle
+                name, known = entry
+                session = self._known[name] = self._connection.far(name, known)
+                session.hear(known)
                 last_error = None if error is None else loads_error(error)
-                infos.append(SessionInfo(**fields, last_error=last_error, handle=handle))
+                infos.append(SessionInfo(**fields, last_error=last_error, handle=session.handle))
         return tuple(infos)
 
     # ---- its own --------------------------------------------------------------------------------
 
-    def _know(self, entries: Iterable[tuple[Name, Entry]]) -> None:
-        for name, entry in entries:
-            self._known[name] = entry
-            self._connection.far(name, entry)
+    def _know(self, actor: _Actor, entries: Iterable[tuple[Name, Entry]]) -> None:
+        """What the actor has started; of an earlier life, it has nothing any more."""
+        sessions = {name: self._connection.learn(name, entry) for name, entry in entries}
+        for name, session in list(self._known.items()):
+            if session.door == actor.door and name not in sessions:
+                del self._known[name]
+        self._known |= sessions
 
-    def _find(self, id: Hashable) -> tuple[Name, SessionHandle]:  # noqa: A002
+    def _find(self, id: Hashable) -> FarSession:  # noqa: A002
         self._check_open()
-        for name, entry in self._known.items():
-            if id in (entry.id, entry.called):
-                return name, self._connection.far(name, entry).handle
-        known = there_are(
-            [entry.id if entry.called is None else entry.called for entry in self._known.values()]
-        )
+        for session in self._known.values():
+            if id in (session.id, session.name, session.handle):
+                return session
+        known = there_are([session.called for session in self._known.values()])
         raise SessionNotFound(f"this group has no session {id!r}; {known}")
 
     def _end(self, failure: Exception | None) -> None:

@@ -8,9 +8,9 @@ else, which is one wake-up of a thread each.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,6 +20,7 @@ from .._supervision.events import log_event
 from .._supervision.opening import open_from_spec
 from ._actors import Door, soon
 from ._connection import Connection, open_connection
+from ._service import NotHere
 from ._wire import Said, dumps, loads
 from ._wire_errors import dumps_error
 
@@ -51,7 +52,7 @@ class Host(Door):
             await _settled(self._opened)
         connection, token = self._connection, self._token
         if connection is None or token is None:
-            return await _settled(self._ended)
+            return await self._refuse()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         try:
@@ -59,8 +60,13 @@ class Host(Door):
                 connection.service.receive, asker, line, place, data, soon(loop, future)
             )
         except trio.RunFinishedError:
-            return await _settled(self._ended)
+            return await self._refuse()
         return await future
+
+    async def _refuse(self) -> bytes:
+        said: Said = loads(await _settled(self._ended))
+        error = said.error or dumps_error(NotHere("the group has ended"))
+        return dumps(Said("end", error=error, taken=False))
 
     async def opened(self) -> bytes:
         """Waits until the group's sessions are started; gives them, or why they could not be."""
@@ -72,9 +78,10 @@ class Host(Door):
 
     async def close(self) -> bytes:
         """Let the group end, and wait for that."""
-        if self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._close.set)
+        await _settled(self._opened)
+        with suppress(trio.RunFinishedError):
+            assert self._token is not None
+            self._token.run_sync_soon(self._close.set)
         return await _settled(self._ended)
 
     # ---- in the thread --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 
 import trio
 
+from .._errors import ClusterError
 from ._actors import DoorLost
 from ._wire import Request, dumps, loads
 
@@ -74,6 +75,19 @@ class Line:
         self._count = 0
         self._unanswered: set[Answer] = set()
         self._lost: DoorLost | None = None
+        # Never answered: so it breaks when the process ends, however idle it is. A new one that Ray
+        # starts in its place would wait for the calls that the old one had.
+        peer.send(self._ended, "alive", asker)
+
+    def _ended(self, outcome: Callable[[], object]) -> None:
+        try:
+            outcome()
+        except DoorLost as exc:
+            self.cut(exc)
+        except ClusterError as exc:
+            lost = DoorLost()
+            lost.__cause__ = exc
+            self.cut(lost)
 
     def ask(self, kind: str, number: int, session: FarSession | None = None, *args: Any) -> Answer:
         """Ask, for a session or for what is none's; never blocks.
@@ -83,7 +97,6 @@ class Line:
         """
         if self._lost is not None:
             raise DoorLost(self._lost.returns) from self._lost.__cause__
-        self._count += 1
         answer = Answer()
 
         def answered(outcome: Callable[[], bytes]) -> None:
@@ -91,18 +104,20 @@ class Line:
             try:
                 outcome()
             except DoorLost as exc:
-                self._break(exc)
-            except Exception:
-                pass  # told to who waits for it
+                self.cut(exc)
+            except ClusterError:
+                pass  # who waits for it is told
             answer.give(outcome)
 
         name, born = (None, None) if session is None else (session.key, session.born)
         data = dumps(Request(kind, number, name, born, args))
-        self.peer.send(answered, "ask", self._asker, self._number, self._count, data)
+        self.peer.send(answered, "ask", self._asker, self._number, self._count + 1, data)
+        self._count += 1  # only now: a number that is never sent would hold up all behind it
         self._unanswered.add(answer)
         return answer
 
-    def _break(self, lost: DoorLost) -> None:
+    def cut(self, lost: DoorLost) -> None:
+        """Break: what was asked is lost, and nothing more can be asked by it."""
         if self._lost is not None:
             return
         self._lost = lost

@@ -269,7 +269,8 @@ class _Job:
         if self._answer is None or not self._unsaid:
             return
         answer, self._answer = self._answer, None
-        self._asked = trio.Event()
+        if self._asked.is_set():
+            self._asked = trio.Event()
         answer(self._unsaid.popleft())
         self._forget_if_done()
 
