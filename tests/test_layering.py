@@ -73,7 +73,10 @@ LIBRARIES: Mapping[str, Collection[str]] = {
 NOT_IN: Mapping[str, Collection[str]] = {
     # Ray's actors are asyncio's. What is Trio's of the cluster has nothing to do with that.
     "asyncio": set(ROOMS) - {"cluster"}
-    | {f"cluster.{module}" for module in ("_connection", "_far", "_group", "_pool", "_service")},
+    | {
+        f"cluster.{module}"
+        for module in ("_connection", "_far", "_group", "_lines", "_pool", "_service")
+    },
     "random": {"_wire", "_supervision.policy", *_VALUES},
     "time": {"_wire", "_supervision.policy", *_VALUES},
 }

@@ -562,10 +562,10 @@ async def open_mailbox_connection(address: str, namespace: str) -> AsyncIterator
 
 async def _take_calls(connection: Connection, mailbox: _ray.Peer) -> None:
     while True:
-        for number, asker, line, place, data in await mailbox.call("next").wait():
+        for number, call in await mailbox.call("next").wait():
 
             def answer(data: bytes, number: int = number) -> None:
                 with suppress(DoorLost):  # then nobody waits for it
                     mailbox.call("answer", [(number, data)])
 
-            connection.service.receive(asker, line, place, data, answer)
+            connection.service.receive(call, answer)

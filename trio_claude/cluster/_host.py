@@ -46,7 +46,7 @@ class Host(Door):
 
     # ---- called by Ray, in the loop -------------------------------------------------------------
 
-    async def ask(self, asker: str, line: tuple[int, int], place: int, data: bytes) -> bytes:
+    async def ask(self, call: bytes) -> bytes:
         """What a :class:`Mailbox` does, without one. Waits until the group is open."""
         if not self._opened.done():
             await _settled(self._opened)
@@ -56,9 +56,7 @@ class Host(Door):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
         try:
-            token.run_sync_soon(
-                connection.service.receive, asker, line, place, data, soon(loop, future)
-            )
+            token.run_sync_soon(connection.service.receive, call, soon(loop, future))
         except trio.RunFinishedError:
             return await self._refuse()
         return await future

@@ -111,7 +111,8 @@ class Line:
 
         name, born = (None, None) if session is None else (session.key, session.born)
         data = dumps(Request(kind, number, name, born, args))
-        self.peer.send(answered, "ask", self._asker, self._number, self._count + 1, data)
+        call = dumps((self._asker, self._number, self._count + 1, data))
+        self.peer.send(answered, "ask", call)
         self._count += 1  # only now: a number that is never sent would hold up all behind it
         self._unanswered.add(answer)
         return answer

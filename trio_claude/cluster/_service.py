@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
-import attrs
 import trio
 
 from .._errors import Interrupted, ProtocolError, SessionTerminated
@@ -80,18 +79,20 @@ class Service:
         finally:
             self._nursery = None
 
-    def receive(
-        self,
-        asker: str,
-        line: LineId,
-        place: int,
-        data: bytes,
-        answer: Callable[[bytes], None],
-    ) -> None:
-        """Take a call, in whichever order they come; never blocks, never raises."""
+    def receive(self, call: bytes, answer: Callable[[bytes], None]) -> None:
+        """Take a call, in whichever order they come; never blocks, never raises.
+
+        Args:
+          call: the asker's door, which of its lines it came by, which call of that line it is, and a
+            request, which is bytes of its own: one that can't be read leaves no gap.
+          answer: to be called once, with what is answered.
+        """
         if self._nursery is None:
             answer(_refusal(NotHere("the process ends")))
             return
+        asker: str
+        line: LineId
+        asker, line, place, data = loads(call)
         known = self._askers.get(asker)
         if known is None or known.line < line:
             if known is not None:
@@ -101,8 +102,8 @@ class Service:
         if known.line > line:
             answer(_refusal(NotHere("it came by a line that is broken")))
             return
-        for call in known.calls.put(place, (data, answer)):
-            self._begin(self._nursery, known, *call)
+        for due in known.calls.put(place, (data, answer)):
+            self._begin(self._nursery, known, *due)
 
     def _begin(
         self,
@@ -253,7 +254,7 @@ class _Job:
         if self._ended:
             return
         standing = None if self._session is None else self._session.standing
-        said = attrs.evolve(said, standing=standing)
+        said = said._replace(standing=standing)
         try:
             data = dumps(said)
         except Exception as exc:  # pickle has no one error for what it cannot do

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 
@@ -94,8 +94,7 @@ def is_plain(value: object) -> bool:
 # ---- calls --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Request:
+class Request(NamedTuple):
     """What one process asks of another."""
 
     kind: str
@@ -111,8 +110,7 @@ class Request:
     args: tuple[Any, ...] = ()
 
 
-@attrs.frozen
-class Said:
+class Said(NamedTuple):
     """What is answered."""
 
     state: Literal["waiting", "taken", "events", "end"]

@@ -1,0 +1,182 @@
+"""The actor that a group runs in: its calls, at each moment of its life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+
+from trio_claude import Global, SupervisorSpec
+from trio_claude._supervision.names import connected_cluster
+from trio_claude.cluster._connection import Connection
+from trio_claude.cluster._host import Host
+from trio_claude.cluster._service import NotHere
+from trio_claude.cluster._wire import Request, Said, dumps, loads
+from trio_claude.cluster._wire_errors import loads_error
+from trio_claude.testing import ScriptedBackend
+
+from .fake_ray import FakeRay, fake
+from .support import spec
+from .test_cluster_connection import connected
+
+__all__ = ["fake"]
+
+DOOR = "trio_claude door of a group"
+
+
+class Opener:
+    """A process that starts an actor, as `open_group` does."""
+
+    def __init__(self, fake: FakeRay, plan: SupervisorSpec | None) -> None:
+        self.fake = fake
+        self.plan = plan
+
+    async def run(self, then: Callable[[Any], Awaitable[None]]) -> None:
+        """Start it, and go on with its peer."""
+        async with connected() as connection:
+            if self.plan is not None:
+                connection.plans[DOOR] = connection.dumps(self.plan)
+            peer = await trio.to_thread.run_sync(
+                self.fake.start_host, Host, DOOR, "tests", connection.door, {}
+            )
+            try:
+                await then(peer)
+            finally:
+                self.fake.kill(DOOR)
+
+
+def plan(**options: Any) -> SupervisorSpec:
+    """One session."""
+    return SupervisorSpec(specs=[spec("a", ScriptedBackend(lambda turn: "yes"), **options)])
+
+
+async def said(peer: Any, method: str, *args: Any) -> Said:
+    """What it answers."""
+    value: Said = loads(await peer.call(method, *args).wait())
+    return value
+
+
+def request(kind: str, *args: Any, name: Any = None) -> tuple[Any, ...]:
+    """What a call of `ask` takes."""
+    connection = connected_cluster()
+    assert isinstance(connection, Connection)
+    return (dumps((connection.door, (1, 1), 1, dumps(Request(kind, 1, name, args=args)))),)
+
+
+async def test_an_actor_from_its_start_to_its_end(fake: FakeRay) -> None:
+    """It tells of its sessions, answers, and ends when it is told to; twice is as once."""
+
+    async def main(peer: Any) -> None:
+        opened = await said(peer, "opened")
+        ((name, entry),) = opened.value
+        assert (entry.id, entry.called, entry.status, entry.door) == ("a", "a", "running", DOOR)
+        answer = await said(peer, "ask", *request("ask", "Hi", None, True, name=name))
+        assert [str(event) for event in answer.events] == ["yes"]
+        assert await said(peer, "opened") == opened
+        for _ in range(2):
+            assert await said(peer, "close") == Said("end")
+        assert await said(peer, "ended") == Said("end")
+
+    await Opener(fake, plan()).run(main)
+
+
+async def test_who_asks_an_actor_that_has_ended_is_told_so(fake: FakeRay) -> None:
+    """Its door may be there for a moment longer."""
+
+    async def main(peer: Any) -> None:
+        await said(peer, "opened")
+        await said(peer, "close")
+        answer = await said(peer, "ask", *request("ask", "Hi", None, True, name=Global("a")))
+        assert answer.state == "end"
+        assert answer.error is not None
+        assert isinstance(loads_error(answer.error), NotHere)
+
+    await Opener(fake, plan()).run(main)
+
+
+async def test_an_actor_that_cannot_start(fake: FakeRay) -> None:
+    """Says why to whoever asks for anything."""
+
+    async def main(peer: Any) -> None:
+        for call in (("opened",), ("ended",), ("close",), ("ask", *request("list_sessions"))):
+            answer = await said(peer, *call)
+            assert answer.error is not None
+            assert isinstance(loads_error(answer.error), KeyError)  # there is no plan
+
+    await Opener(fake, None).run(main)
+
+
+async def test_who_asks_before_it_is_open_waits(fake: FakeRay) -> None:
+    """For its sessions are not there yet."""
+    gate = fake.hold("settle")
+
+    async def main(peer: Any) -> None:
+        await gate.reached()
+        reply = peer.call("ask", *request("list_sessions"))
+        gate.open()
+        answer = loads(await reply.wait())
+        ((_, fields, error),) = answer.value
+        assert (fields["id"], error) == ("a", None)
+
+    await Opener(fake, plan()).run(main)
+
+
+async def test_what_it_is_asked_for_that_it_has_not(fake: FakeRay) -> None:
+    """The other side is told; the actor goes on."""
+
+    async def main(peer: Any) -> None:
+        await said(peer, "opened")
+        answer = await said(peer, "ask", *request("dance"))
+        assert answer.error is not None
+        assert "dance" in str(loads_error(answer.error))
+
+    await Opener(fake, plan()).run(main)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param("token", marks=pytest.mark.xfail(strict=True, reason="U20: it is forgotten")),
+        "closed",
+    ],
+)
+def test_an_actor_is_told_to_close_at_once(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its run has begun, or after it has ended: it is not forgotten, and not waited for."""
+
+    async def main() -> None:
+        begin = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def run(self: Host, opener: str) -> None:
+            asyncio.run_coroutine_threadsafe(begin.wait(), loop).result()
+
+            async def nothing() -> None:
+                self._token = trio.lowlevel.current_trio_token()
+                if when == "token":
+                    with trio.fail_after(0.2):
+                        await self._close.wait()
+
+            error = b""
+            try:
+                trio.run(nothing)
+            except trio.TooSlowError:
+                error = b"it was never told"
+            self._opened.set_result(error)
+            self._ended.set_result(error)
+
+        monkeypatch.setattr(Host, "_run", run)
+        host = Host("door", "tests", "opener")
+        if when == "token":
+            closing = asyncio.create_task(host.close())
+            await asyncio.sleep(0)
+            begin.set()
+            assert await closing == b""
+        else:
+            begin.set()
+            assert await host.ended() == b""
+            assert await host.close() == b""
+
+    asyncio.run(main())
