@@ -860,7 +860,7 @@ async def test_an_actor_that_is_not_there_cannot_be_asked(fake: FakeRay) -> None
             await connection.ask("nobody", "plan", "x")
         await connection._until_gone("nobody")
         with pytest.raises(DoorLost):
-            await connection.wait_for_return("nobody")
+            await connection.reach("nobody")
 
 
 async def test_what_is_asked_is_called_off_with_its_caller(fake: FakeRay) -> None:
@@ -883,11 +883,11 @@ async def test_an_actor_that_returns_is_waited_for(fake: FakeRay) -> None:
         (door,) = [door for door in fake.doors() if door != connection.door]
         gate = fake.hold("opened", door, answers=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.wait_for_return, door)
+            nursery.start_soon(connection.reach, door)
             await gate.reached()
             gate.drop()
             fake.blink(door, "opened")
-        await connection.wait_for_return(door)
+        await connection.reach(door)
 
 
 async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,6 @@ class Script:
     """What is answered, by kinds; else the test does."""
     open: list[tuple[str, Wait]] = attrs.field(factory=list)
     reaching: deque[Exception | trio.Event] = attrs.field(factory=deque)
-    returning: deque[Exception | trio.Event] = attrs.field(factory=deque)
     found: deque[FarSession | trio.Event | None] = attrs.field(factory=deque)
     forgotten: list[FarSession] = attrs.field(factory=list)
     number: int = 0
@@ -121,11 +120,6 @@ class Script:
         """Reach it, or fail, or wait."""
         await _next(self.reaching)
         return Door(self, door)
-
-    async def wait_for_return(self, door: str) -> None:
-        """Wait for it."""
-        self.asked.append((door, "return"))
-        await _next(self.returning)
 
     async def resolve(self, name: Global) -> FarSession | None:
         """Find it."""
@@ -446,7 +440,7 @@ async def test_a_door_that_returns_is_waited_for() -> None:
         script.say("ask", WAITING, TAKEN)
         script.say("more", lost(returns=True), DONE)
         assert str(await SessionHandle(script.session()).query("Hi")) == "done"
-        assert script.kinds() == ["return", "ask", "more", "return", "ask", "more"]
+        assert script.kinds() == ["ask", "more", "ask", "more"]
 
 
 async def test_a_door_that_is_gone_for_good_has_not_begun_what_was_in_line() -> None:
@@ -488,7 +482,7 @@ async def test_a_door_that_does_not_return_after_all() -> None:
     async with scripted() as script:
         script.say("ask", WAITING)
         script.say("more", lost(returns=True))
-        script.returning.append(lost())
+        script.reaching += [_set(), lost()]
         await terminated(SessionHandle(script.session()), "query", "Hi")
 
 
@@ -528,7 +522,7 @@ async def cancelled(
         ("reach", []),
         ("ask", ["ask", "leave"]),
         ("more", ["ask", "more", "leave"]),
-        ("return", ["ask", "more", "return", "leave"]),
+        ("return", ["ask", "more", "leave"]),
         ("read", ["ask", "more", "leave"]),
     ],
 )
@@ -542,7 +536,7 @@ async def test_a_question_is_left_wherever_it_is_cancelled(stage: str, kinds: li
             script.say("ask", WAITING)
         if stage == "return":
             script.say("more", lost(returns=True))
-            script.returning.append(trio.Event())
+            script.reaching += [_set(), trio.Event()]
         if stage == "read":
             script.say("ask", TAKEN)
         await cancelled(script, SessionHandle(session))

@@ -433,16 +433,24 @@ async def test_an_actor_that_is_gone_for_good(fake: FakeRay) -> None:
             await trio.sleep_forever()
 
 
-async def test_an_actor_that_cannot_be_asked(fake: FakeRay) -> None:
-    """Says so to whoever asks; none of its sessions is counted."""
+async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> None:
+    """By whoever asks; one that is cancelled meanwhile has asked for nothing."""
     async with group_of(fake, spec("a", says())) as (group, connection):
         (door,) = hosts(fake, connection)
         fake.kill(door, returns=True, stays_down=True)
-        for call in (group.list_sessions(), group.start_session(spec("b", says()))):
-            with pytest.raises(ClusterError, match="can't be reached"):
-                await call
+        await until_stands(connection, next(iter(group._known)), "restarting")
+        with trio.move_on_after(0.05) as patience:
+            await group.start_session(spec("b", says()))
+        assert patience.cancelled_caught
         assert [actor.sessions for actor in group._actors] == [1]
-        fake.start_again(door)
+        async with trio.open_nursery() as nursery:
+
+            async def list_them() -> None:
+                assert [info.id for info in await group.list_sessions()] == ["a"]
+
+            nursery.start_soon(list_them)
+            await wait_all_tasks_blocked(0.001)
+            fake.start_again(door)
         await until_stands(connection, next(iter(group._known)), "running")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
+from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -101,7 +102,7 @@ class Connection:
         self._serials = itertools.count(1)
         self._registry: _ray.Peer | None = None
         self._lines: dict[str, Line] = {}
-        self._finding = trio.Lock()
+        self._finding: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         # What this process holds, and what it has heard of what all hold.
         self._mine: dict[Hashable, _Mine] = {}
         self._born: WeakKeyDictionary[Inbox, int] = WeakKeyDictionary()
@@ -413,10 +414,11 @@ class Connection:
             raise DoorLost(returns=False)
         line = self._lines.get(door)
         if line is None:
-            async with self._finding:  # so that callers stay in their order
+            async with self._finding[door]:  # so that callers stay in their order
                 line = self._lines.get(door)
                 if line is None:
                     peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
+                    await _wait_until_open(peer)
                     number = (self._life, next(self._numbers))
                     line = Line(peer, self.door, number, partial(self._line_broke, door))
                     self._lines[door] = line
@@ -430,20 +432,8 @@ class Connection:
 
     async def _renew(self, door: str) -> None:
         """Let a door know that nobody waits for what came by the line before."""
-        await trio.sleep(_AGAIN_SECONDS)  # while it can't be reached, this fails at once
         with suppress(DoorLost, ClusterError):
             await (await self.reach(door)).ask("renew", 0).wait()
-
-    async def wait_for_return(self, door: str) -> None:
-        while True:
-            try:
-                await (await self.reach(door)).peer.call("opened").wait()
-            except DoorLost as exc:
-                if not exc.returns:
-                    raise
-                await trio.sleep(_AGAIN_SECONDS)
-            else:
-                return
 
     async def ask(self, door: str, kind: str, *args: Any) -> Any:
         """Ask another process for what is no session's."""
@@ -487,6 +477,20 @@ class Connection:
             pass
         with suppress(DoorLost, ClusterError):
             await (await self.reach(self.door)).peer.call("forget", door).wait()
+
+
+async def _wait_until_open(peer: _ray.Peer) -> None:
+    """Wait for a process that Ray is starting, or starting again, to be up. What is asked before may
+    be lost with nobody knowing whether it was begun."""
+    while True:
+        try:
+            await peer.call("opened").wait()
+        except DoorLost as exc:
+            if not exc.returns:
+                raise
+            await trio.sleep(_AGAIN_SECONDS)
+        else:
+            return
 
 
 def _ended_error() -> ClusterError:

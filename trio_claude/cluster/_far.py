@@ -52,11 +52,15 @@ class Wire(Protocol):
 
     def next_number(self) -> int: ...
     async def reach(self, door: str) -> Line: ...
-    async def wait_for_return(self, door: str) -> None: ...
     async def resolve(self, name: Global) -> FarSession | None: ...
     def forget(self, session: FarSession) -> None: ...
     def start_soon(self, function: Any, *args: Any) -> None: ...
     def dumps(self, value: object) -> bytes: ...
+
+
+def _gone_error(where: str, lost: DoorLost) -> ClusterError:
+    why = str(lost.__cause__ or "").partition("\n")[0]
+    return ClusterError(f"{where} can't be reached any more{why and ': '}{why}")
 
 
 def _new_question(
@@ -159,14 +163,19 @@ class FarSession(Target):
         if status != known:
             self._standing = (life, serial + 1, status, None)
 
-    def crashed(self, lost: DoorLost) -> SessionCrashed:
-        """What a turn gets whose process is gone."""
-        self.gone("restarting" if lost.returns else "stopped")
+    def here_now(self) -> tuple[int, str]:
+        """In which life of its process it is, and what that is called."""
+        return self.born[0], self.where
+
+    def crashed(self, lost: DoorLost, asked: tuple[int, str]) -> SessionCrashed:
+        """What a turn gets whose process is gone; ``asked`` is where the session was then."""
+        if asked == self.here_now():  # else Ray's new process was heard of before the old one's end
+            self.gone("restarting" if lost.returns else "stopped")
+        _, where = asked
         error = SessionCrashed(
-            f"{self} crashed in this turn: {self.where}, in which it ran, is gone",
-            name=self.called,
+            f"{self} crashed in this turn: {where}, in which it ran, is gone", name=self.called
         )
-        error.__cause__ = self._gone_error(lost)
+        error.__cause__ = _gone_error(where, lost)
         return error
 
     def ended(self) -> SessionTerminated:
@@ -182,12 +191,8 @@ class FarSession(Target):
         error = SessionTerminated(
             f"{self} is stopped: {self.where}, in which it ran, is gone", name=self.called
         )
-        error.__cause__ = self._gone_error(lost)
+        error.__cause__ = _gone_error(self.where, lost)
         return error
-
-    def _gone_error(self, lost: DoorLost) -> ClusterError:
-        why = str(lost.__cause__ or "").partition("\n")[0]
-        return ClusterError(f"{self.where} can't be reached any more{why and ': '}{why}")
 
     # ---- what a handle asks ---------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class FarSession(Target):
         except NotHere as exc:
             raise self.ended() from exc.__cause__
         except DoorLost as exc:
-            error = self.crashed(exc)
+            error = self.crashed(exc, self.here_now())
             raise error from error.__cause__
 
     async def interrupt(self) -> None:
@@ -280,6 +285,8 @@ class FarQuestion(Question):
         self._number = wire.next_number()
         self._session: FarSession | None = None
         self._line: Line | None = None
+        self._asked = (0, "")
+        """Where the session was when it was asked."""
         self._next: Answer | None = None
         """What was asked for and not yet taken in."""
 
@@ -303,6 +310,7 @@ class FarQuestion(Question):
             begun = False
             try:
                 self._line = await self._wire.reach(session.door)
+                self._asked = session.here_now()
                 self._next = self._line.ask("ask", self._number, session, *self._args)
                 begun = True  # for all that is known
                 said = await self._take()
@@ -318,12 +326,8 @@ class FarQuestion(Question):
             if begun:
                 self._give_up(lost)
                 return
-            try:
-                if not lost.returns:
-                    raise lost
-                await self._wire.wait_for_return(session.door)
-            except DoorLost as exc:
-                error = session.terminated(exc)
+            if not lost.returns:
+                error = session.terminated(lost)
                 raise error from error.__cause__
 
     async def _withdraw(self) -> bool:
@@ -368,7 +372,7 @@ class FarQuestion(Question):
         assert self._session is not None
         assert self._line is not None
         _leave_unheard(self._line, self._number)  # should only the way there have been cut
-        self.end(self._session.crashed(lost))
+        self.end(self._session.crashed(lost, self._asked))
 
     def _end(self, said: Said) -> None:
         """Take in the end; raises what kept the question from being taken."""

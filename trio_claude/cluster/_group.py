@@ -347,7 +347,7 @@ class Group:
 
         Raises:
           ConfigurationError: the spec is none, or cannot be sent to another process.
-          SessionCrashed: the actor died meanwhile.
+          ClusterError: the actor has died meanwhile, or is gone for good.
         """
         self._check_open()
         if not isinstance(spec, SessionSpec):
@@ -387,10 +387,10 @@ class Group:
 
     async def list_sessions(self) -> tuple[SessionInfo, ...]:
         """All sessions of its actors, each actor's in start order; ``started_at`` is on the clock
-        of the run that the session is in.
+        of the run that the session is in. Waits for an actor that Ray is starting again.
 
         Raises:
-          ClusterError: an actor can't be reached now.
+          ClusterError: an actor is gone for good.
         """
         self._check_open()
         infos: list[SessionInfo] = []
