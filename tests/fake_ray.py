@@ -434,7 +434,7 @@ class FakeRay:
 
     def connect(self, address: str, namespace: str) -> None:
         """Connect this process."""
-        if address == "nowhere:1":
+        if address == "nowhere":
             raise ClusterError("could not connect")
         self.connected.append((process.get(), address))
 

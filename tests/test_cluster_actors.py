@@ -343,6 +343,63 @@ def test_a_door_that_is_lost_while_it_claims_holds_nothing() -> None:
     run(main)
 
 
+def test_of_two_that_a_new_registry_hears_of_late_one_has_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one that had it answers while the other claims it: that one is told, and its door drops it."""
+    monkeypatch.setattr(_actors, "_REBUILDING_SECONDS", 0)
+
+    async def main() -> None:
+        names = Doors("one", "two")
+        await names.doors["one"].hold(A, entry("one"))
+        gates = {"held": asyncio.Event(), "hold": asyncio.Event()}
+        claiming = asyncio.Event()
+
+        async def wait(door: str, method: str) -> None:
+            if (door, method) == ("two", "hold"):
+                claiming.set()
+            if (door, method) in {("one", "held"), ("two", "hold")}:
+                await gates[method].wait()
+
+        names.before = wait
+        claim = asyncio.create_task(names.claim(A, entry("two")))
+        await claiming.wait()
+        gates["held"].set()
+        await settled()
+        assert await names.find(A) == entry("one")
+        gates["hold"].set()
+        assert await claim == entry("one")
+        assert await names.names() == {A: "one"}
+        assert await names.doors["two"].held() == {}
+
+    run(main)
+
+
+def test_a_door_that_returns_is_told_then() -> None:
+    """The claim waits for it, and is granted; meanwhile the name is nobody else's."""
+
+    async def main() -> None:
+        names = Doors("one", "two")
+        await names.find(A)
+        down = True
+
+        async def fail(door: str, method: str) -> None:
+            if method == "hold" and down:
+                raise DoorLost(returns=True)
+
+        names.before = fail
+        claim = asyncio.create_task(names.claim(A, entry("one")))
+        await settled()
+        assert not claim.done()
+        assert await names.claim(A, entry("two")) == entry("one")
+        down = False
+        assert await claim is None
+        assert await names.names() == {A: "one"}
+        assert await names.doors["one"].held() == {A: entry("one")}
+
+    run(main)
+
+
 def test_what_an_earlier_life_held_is_free_once_the_next_is_settled() -> None:
     """The names that this one has claimed again stay; the door forgets the others."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -176,7 +176,7 @@ async def test_a_block_leaves_nothing_behind(fake: FakeRay) -> None:
 async def test_a_cluster_that_is_not_there(fake: FakeRay) -> None:
     """Is said by the block."""
     with pytest.raises(ClusterError, match="could not connect"):
-        async with cluster.connect("nowhere:1"):
+        async with cluster.connect("nowhere"):
             raise AssertionError
     assert connected_cluster() is None
 
@@ -339,15 +339,15 @@ async def test_who_cannot_leave_in_order_says_so(
 
     class Gone:
         def call(self, method: str, *args: object) -> _ray.Reply:
-            raise DoorLost(returns=False)
+            raise DoorLost(returns=False) from OSError("cut off\nmore")
 
     async with connected() as connection:
         await wait_all_tasks_blocked()
         connection._registry = Gone()  # type: ignore[assignment]
         monkeypatch.setattr(_ray, "registry", lambda namespace: Gone())
     assert [record.getMessage() for record in caplog.records] == [
-        "could not leave the cluster in order: the registry of names can't be reached: DoorLost"
-    ] or "could not leave the cluster in order" in caplog.text
+        "could not leave the cluster in order: the registry of names can't be reached: cut off"
+    ]
 
 
 async def test_who_leaves_does_not_wait_for_ever(
@@ -779,6 +779,24 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
         assert len(claimed) == 1
 
 
+async def test_a_registry_that_two_calls_find_gone(fake: FakeRay) -> None:
+    """Both ask the one that one of them starts."""
+    async with connected() as connection:
+        await wait_all_tasks_blocked()  # one waits for news
+        gate = fake.hold("find", answers=True)
+        found: list[FarSession | None] = []
+        async with trio.open_nursery() as nursery:
+
+            async def find() -> None:
+                found.append(await connection.resolve(A))
+
+            nursery.start_soon(find)
+            await gate.reached()
+            gate.drop()
+            fake.kill_registry()
+        assert found == [None]
+
+
 # ---- another process that is lost ----------------------------------------------------------------
 
 
@@ -829,7 +847,7 @@ async def test_what_an_asker_has_begun_ends_with_it(fake: FakeRay) -> None:
             async with trio.open_nursery() as nursery:
 
                 async def lose() -> None:
-                    with pytest.raises((trio_claude.TrioClaudeError, RuntimeError)):
+                    with pytest.raises((SessionCrashed, ClusterError)):
                         await other.do(ask)
 
                 nursery.start_soon(lose)
@@ -837,6 +855,28 @@ async def test_what_an_asker_has_begun_ends_with_it(fake: FakeRay) -> None:
                 fake.die("other")
                 await ended.wait()
             assert str(await query(A, "mine")) == "yes"
+
+
+async def test_a_turn_whose_way_was_cut_is_left(fake: FakeRay) -> None:
+    """Though its asker, who is told so when it reads on, asks for nothing more."""
+    ended = trio.Event()
+    here = trio.lowlevel.current_trio_token()
+
+    async def answer(turn: ScriptedTurn) -> AsyncGenerator[str, None]:
+        try:
+            yield "Well"
+            await trio.sleep_forever()
+        finally:
+            here.run_sync_soon(ended.set)
+
+    async with other_process(spec(A, ScriptedBackend(answer))), connected() as connection:
+        async with stream(A, "Hi") as events:
+            for _ in range(2):
+                await events.receive()
+            fake.blink(connection._table[A].door, "alive", "ask")
+            await ended.wait()
+            with pytest.raises(SessionCrashed):
+                await events.receive()
 
 
 # ---- calls of a process --------------------------------------------------------------------------
@@ -887,7 +927,8 @@ async def test_an_actor_that_returns_is_waited_for(fake: FakeRay) -> None:
             await gate.reached()
             gate.drop()
             fake.blink(door, "opened")
-        await connection.reach(door)
+        line = await connection.reach(door)
+        assert await connection.reach(door) is line
 
 
 async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -911,15 +952,29 @@ async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.Monk
 # ---- after the block -----------------------------------------------------------------------------
 
 
+async def test_nothing_is_begun_after_the_block(fake: FakeRay) -> None:
+    """What would be done beside isn't."""
+    async with connected() as connection:
+        pass
+    begun: list[str] = []
+
+    async def begin() -> None:
+        begun.append("it")
+
+    connection.start_soon(begin)
+    await wait_all_tasks_blocked()
+    assert begun == []
+
+
 async def test_a_handle_of_a_session_elsewhere_ends_with_the_block(fake: FakeRay) -> None:
     """It is stopped; to ask it says so."""
     async with other_process(spec(A)):
         async with connected():
             handle = get_session(A)
         assert handle.status == "stopped"
-        with pytest.raises(SessionTerminated):
-            await handle.query("Hi")
-        await handle.interrupt()
+        for call in (handle.query("Hi"), handle.interrupt()):
+            with pytest.raises(ClusterError, match="has ended: its block was left"):
+                await call
 
 
 async def test_a_stream_that_is_open_when_the_block_ends(fake: FakeRay) -> None:

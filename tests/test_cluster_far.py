@@ -477,17 +477,26 @@ async def test_a_turn_is_lost_with_its_process(returns: bool) -> None:
         assert is_idle(session)
 
 
+async def test_what_was_heard_of_the_next_life_of_a_process_holds() -> None:
+    """Though the end of the one before is noticed later: the session runs, and what crashed says
+    where it ran."""
+    async with scripted() as script:
+        session = script.session()
+        handle = SessionHandle(session)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                await crashed(handle, "query", "Hi")
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            session.hear(attrs.evolve(entry(life=2), where="its next process"))
+            await script.answer("ask", lost(returns=True))
+        assert (handle.status, handle.session_id) == ("running", "s0")
+
+
 async def test_a_door_that_does_not_return_after_all() -> None:
     """It was waited for, and is gone for good: nothing was begun."""
-    async with scripted() as script:
-        script.say("ask", WAITING)
-        script.say("more", lost(returns=True))
-        script.reaching += [_set(), lost()]
-        await terminated(SessionHandle(script.session()), "query", "Hi")
-
-
-async def test_a_door_that_is_lost_again_before_it_was_asked_again() -> None:
-    """The second time nothing was asked of it, so nothing was begun."""
     async with scripted() as script:
         script.say("ask", WAITING)
         script.say("more", lost(returns=True))
@@ -650,15 +659,40 @@ async def test_a_reader_who_is_cancelled_loses_nothing() -> None:
     async with scripted() as script:
         script.say("ask", TAKEN)
         async with SessionHandle(script.session()).stream("Hi") as stream:
+            script.say("unask", TAKEN)
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(stream.receive)
                     await wait_all_tasks_blocked()
                     scope.cancel()
-            script.say("more", DONE)
-            await script.answer("more", Said("events", events=WORDS))
+                    with trio.CancelScope(shield=True):
+                        await wait_all_tasks_blocked()
+                        await script.answer("more", Said("events"))  # as there was nothing yet
+            script.say("more", Said("events", events=WORDS), DONE)
             assert [event async for event in stream] == [*WORDS, *DONE.events]
-        assert script.kinds() == ["ask", "more", "more"]
+        assert script.kinds() == ["ask", "more", "unask", "more", "more"]
+
+
+async def test_a_reader_who_is_cancelled_has_what_was_under_way() -> None:
+    """Events, or the result, which the conversation has as well."""
+    async with scripted() as script:
+        script.say("ask", TAKEN)
+        async with SessionHandle(script.session()).stream("Hi") as stream:
+            script.say("unask", TAKEN)
+            seen: list[Event] = []
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def read() -> None:
+                        seen.append(await stream.receive())
+
+                    nursery.start_soon(read)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await wait_all_tasks_blocked()
+                        await script.answer("more", DONE)
+            assert seen == [*DONE.events]
 
 
 # ---- the handle's other methods ------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ from trio_claude.cluster._connection import Connection
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
 from .fake_ray import FakeRay, fake
-from .support import spec
+from .support import hang, spec
 from .test_cluster_connection import connected, other_process, until, until_stands
 
 __all__ = ["fake"]
@@ -89,8 +89,19 @@ async def test_a_group_runs_elsewhere(fake: FakeRay) -> None:
             await call
     with pytest.raises(trio.ClosedResourceError):
         group.get_session(A)
-    with pytest.raises(SessionTerminated):
+    with pytest.raises(ClusterError, match="the connection to the cluster has ended"):
         await handle.query("Hi")
+
+
+async def test_a_handle_whose_group_was_left(fake: FakeRay) -> None:
+    """Its session is stopped, at once, and not crashed."""
+    async with connected():
+        async with open_group([spec("a", says())]) as group:
+            handle = group.get_session("a")
+            assert str(await handle.query("Hi")) == "yes"
+        assert handle.status == "stopped"
+        with pytest.raises(SessionTerminated):
+            await handle.query("Hi")
 
 
 async def test_children_are_dealt_out_to_replicas(fake: FakeRay) -> None:
@@ -189,12 +200,17 @@ class Odd(trio_claude.Backoff):
 
 
 async def test_options_that_ray_does_not_take(fake: FakeRay) -> None:
-    """Are said so; no plan is left."""
+    """Are said so, and whatever else keeps it from starting one; no plan is left."""
     async with connected() as connection:
         fake.refuses = ValueError("no such strategy")
         with pytest.raises(ConfigurationError, match="with these options: no such strategy"):
             async with open_group([spec("a")], scheduling_strategy="ODD"):
                 raise AssertionError
+        fake.refuses = error = ClusterError("no cluster")
+        with pytest.raises(ClusterError) as caught:
+            async with open_group([spec("a")]):
+                raise AssertionError
+        assert caught.value is error
         plans = connection.plans
     assert plans == {}
 
@@ -437,6 +453,7 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
     """By whoever asks; one that is cancelled meanwhile has asked for nothing."""
     async with group_of(fake, spec("a", says())) as (group, connection):
         (door,) = hosts(fake, connection)
+        await connection.reach(door)  # so that it is noticed before that is heard
         fake.kill(door, returns=True, stays_down=True)
         await until_stands(connection, next(iter(group._known)), "restarting")
         with trio.move_on_after(0.05) as patience:
@@ -452,6 +469,44 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
             await wait_all_tasks_blocked(0.001)
             fake.start_again(door)
         await until_stands(connection, next(iter(group._known)), "running")
+
+
+async def test_an_actor_that_dies_while_it_is_asked(fake: FakeRay) -> None:
+    """Nobody knows what it has done: so it is said, and nothing is counted."""
+    async with group_of(fake, spec("a", says())) as (group, connection):
+        (door,) = hosts(fake, connection)
+        gate = fake.hold("ask", door)
+        async with trio.open_nursery() as nursery:
+
+            async def lose(call: Awaitable[object]) -> None:
+                with pytest.raises(ClusterError, match="an actor can't be reached: The actor"):
+                    await call
+
+            nursery.start_soon(lose, group.list_sessions())
+            nursery.start_soon(lose, group.start_session(spec("b", says())))
+            await gate.reached()
+            await wait_all_tasks_blocked(0.001)
+            gate.drop()
+            fake.kill(door, returns=True)
+        assert [actor.sessions for actor in group._actors] == [1]
+        await until_stands(connection, next(iter(group._known)), "running")
+
+
+async def test_a_session_that_two_terminate_is_counted_once(fake: FakeRay) -> None:
+    """For where the next one is started."""
+    async with group_of(fake, spec("a", ScriptedBackend(hang)), spec("b", says())) as it:
+        group, connection = it
+        (door,) = hosts(fake, connection)
+        async with trio.open_nursery() as nursery:
+            async with group.get_session("a").stream("Hi") as events:
+                await events.receive()
+                for _ in range(2):
+                    nursery.start_soon(group.terminate_session, "a")
+                jobs = fake.instance(door)._connection.service._askers[connection.door].jobs
+                with trio.fail_after(5):  # both wait for the turn
+                    while [job.in_line.is_set() for job in list(jobs.values())] != [True] * 3:
+                        await wait_all_tasks_blocked(0.001)
+        assert [actor.sessions for actor in group._actors] == [1]
 
 
 async def test_an_actor_that_stays_down_is_not_asked_all_the_time(

@@ -136,47 +136,21 @@ async def test_what_it_is_asked_for_that_it_has_not(fake: FakeRay) -> None:
     await Opener(fake, plan()).run(main)
 
 
-@pytest.mark.parametrize(
-    "when",
-    [
-        pytest.param("token", marks=pytest.mark.xfail(strict=True, reason="U20: it is forgotten")),
-        "closed",
-    ],
-)
-def test_an_actor_is_told_to_close_at_once(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before its run has begun, or after it has ended: it is not forgotten, and not waited for."""
+def test_who_closes_an_actor_that_has_ended_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no run any more that it could be told."""
+
+    def run(self: Host, opener: str) -> None:
+        async def nothing() -> None:
+            self._token = trio.lowlevel.current_trio_token()
+
+        trio.run(nothing)
+        self._opened.set_result(b"opened")
+        self._ended.set_result(b"ended")
 
     async def main() -> None:
-        begin = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def run(self: Host, opener: str) -> None:
-            asyncio.run_coroutine_threadsafe(begin.wait(), loop).result()
-
-            async def nothing() -> None:
-                self._token = trio.lowlevel.current_trio_token()
-                if when == "token":
-                    with trio.fail_after(0.2):
-                        await self._close.wait()
-
-            error = b""
-            try:
-                trio.run(nothing)
-            except trio.TooSlowError:
-                error = b"it was never told"
-            self._opened.set_result(error)
-            self._ended.set_result(error)
-
-        monkeypatch.setattr(Host, "_run", run)
         host = Host("door", "tests", "opener")
-        if when == "token":
-            closing = asyncio.create_task(host.close())
-            await asyncio.sleep(0)
-            begin.set()
-            assert await closing == b""
-        else:
-            begin.set()
-            assert await host.ended() == b""
-            assert await host.close() == b""
+        async with asyncio.timeout(5):
+            assert await host.close() == b"ended"
 
+    monkeypatch.setattr(Host, "_run", run)
     asyncio.run(main())

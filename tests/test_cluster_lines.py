@@ -53,10 +53,10 @@ def _outcome(said: Said | Exception) -> bytes:
 class Ends:
     """A line, and what is told of its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: int | None = 3) -> None:
         self.peer = Peer()
         self.broken: list[bool] = []
-        self.line = Line(self.peer, "me", (7, 1), self._break)  # type: ignore[arg-type]
+        self.line = Line(self.peer, "me", (7, 1), life, self._break)  # type: ignore[arg-type]
 
     def _break(self, line: Line, lost: DoorLost) -> None:
         assert line is self.line
@@ -116,6 +116,41 @@ async def test_what_an_actor_fails_of_is_the_callers_alone() -> None:
         await answer.wait()
     ends.line.ask("ask", 2)
     assert ends.broken == []
+
+
+@pytest.mark.parametrize(
+    ("error", "returns"),
+    [
+        (DoorLost(returns=True), True),
+        (DoorLost(returns=False), False),
+        (ClusterError("odd"), False),
+    ],
+)
+async def test_a_line_breaks_when_its_process_ends(error: Exception, returns: bool) -> None:
+    """However idle it is, and however that is told."""
+    ends = Ends()
+    answer = ends.line.ask("ask", 1)
+    ends.peer.ended(partial(_outcome, error))
+    assert ends.broken == [returns]
+    with pytest.raises(DoorLost) as caught:
+        await answer.wait()
+    assert caught.value.returns == returns
+    assert caught.value.__cause__ is (error if isinstance(error, ClusterError) else None)
+
+
+@pytest.mark.parametrize("life", [None, 3])
+async def test_a_line_breaks_when_the_next_life_is_heard_of(life: int | None) -> None:
+    """Which may be before Ray tells of the end of the one that it goes to."""
+    ends = Ends(life)
+    answer = ends.line.ask("ask", 1)
+    for _ in range(2):
+        ends.line.heard(3)
+    assert ends.broken == []
+    ends.line.heard(4)
+    assert ends.broken == [True]
+    with pytest.raises(DoorLost) as caught:
+        await answer.wait()
+    assert caught.value.returns
 
 
 async def test_who_is_cancelled_may_wait_again() -> None:

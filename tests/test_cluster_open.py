@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -42,9 +43,12 @@ def test_a_namespace_that_is_none_is_refused_by_the_call(namespace: Any) -> None
 
 def test_what_is_missing_is_said_where_there_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the call, with the command that installs it."""
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'trio-claude\[ray\]'"):
-        cluster.connect()
+    a_folder = types.SimpleNamespace(origin=None)  # one of that name, in the working directory
+    for found in (None, a_folder):
+        monkeypatch.setattr(_group, "find_spec", lambda name, found=found: found)
+        for call in (cluster.connect, cluster.open_group):
+            with pytest.raises(ConfigurationError, match=r"pip install 'trio-claude\[ray\]'"):
+                call()
 
 
 def test_the_module_is_there_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,14 +79,14 @@ async def test_a_group_needs_a_cluster() -> None:
         ({"replicas": 1.5}, "replicas must be"),
         ({"max_actor_restarts": -2}, "max_actor_restarts must be a whole number, 0 or more, or -1"),
         ({"max_actor_restarts": "3"}, "max_actor_restarts must be"),
-        ({"num_cpus": -1}, "num_cpus must be a number, 0 or more, not -1"),
-        ({"num_cpus": "1"}, "num_cpus must be"),
-        ({"num_gpus": float("inf")}, "num_gpus must be a number, 0 or more, not inf"),
-        ({"num_gpus": float("nan")}, "num_gpus must be"),
+        ({"num_cpus": -1}, "'num_cpus' must be a number, 0 or more, not -1"),
+        ({"num_cpus": "1"}, "'num_cpus' must be"),
+        ({"num_gpus": float("inf")}, "'num_gpus' must be a number, 0 or more, not inf"),
+        ({"num_gpus": float("nan")}, "'num_gpus' must be"),
         ({"specs": 5}, "specs must be a list of specs"),
         ({"strategy": "both"}, "strategy must be one of"),
         ({"resources": 5}, "resources must be amounts by their names, not 5"),
-        ({"resources": {"big": -1}}, "big must be a number, 0 or more"),
+        ({"resources": {"big": -1}}, "'big' must be a number, 0 or more"),
         ({"resources": {5: 1}}, "the name of a resource must be text, not 5"),
         ({"specs": [spec(object())]}, "can't be known in a cluster: names and ids there are"),
         ({"specs": [spec(Global(object()))]}, "can't be known in a cluster"),

@@ -417,6 +417,22 @@ async def test_what_a_turn_fails_of_is_told(autojump_clock: MockClock) -> None:
         assert isinstance(await process.ask(2, "a", whole=True).error(), QueryError)
 
 
+async def test_what_came_before_a_failure_comes_before_it(autojump_clock: MockClock) -> None:
+    """Also where the failure was met while it was read ahead."""
+    backend = ScriptedBackend(lambda turn: ["one ", "two", QueryError("no")])
+    async with asked("a", backend=backend) as process:
+        await process.ask(1, "a").wait()
+        events: list[Event] = []
+        while (said := await (call := process.more(1)).wait()).state != "end":
+            events += said.events
+            await wait_all_tasks_blocked()
+        assert events[1:] == [TextDelta(0, "one "), TextDelta(0, "two")]
+        error = await call.error()
+        assert isinstance(error, QueryError)
+        assert error.partial is not None
+        assert error.partial.text == "one two"
+
+
 async def test_a_crash_is_told(autojump_clock: MockClock) -> None:
     """And the session can be asked again."""
     async with asked("a", backend=ScriptedBackend([ValueError("bad"), "yes"])) as process:
@@ -484,6 +500,21 @@ async def test_what_came_by_a_broken_line_is_left(autojump_clock: MockClock) -> 
         process.lines["x"] = 2
         await process.leave(2).end()
         await gone(process, "a")
+
+
+async def test_the_end_of_a_line_is_none_of_the_next_one(autojump_clock: MockClock) -> None:
+    """Though it is noticed later: what came by that is done."""
+    async with asked("a", backend=ScriptedBackend(lambda turn: [1.0, "yes"])) as process:
+        await process.ask(1, "a").wait()
+        process.lose()
+        asking = process.ask(1, "a", "again", whole=True)
+        while (said := await asking.wait()).state != "end":
+            asking = process.more(1)
+        assert [str(event) for event in said.events] == ["yes"]
+        assert list(process.service._askers) == ["x"]
+        process.lose()
+        await wait_all_tasks_blocked()
+        assert process.service._askers == {}
 
 
 async def test_a_process_that_ends_has_no_sessions(autojump_clock: MockClock) -> None:

@@ -75,6 +75,16 @@ def test_a_door_may_claim_what_it_holds() -> None:
     assert table.find(A) == entry("one", life=2)
 
 
+def test_a_claim_that_comes_late_takes_nothing_back() -> None:
+    """Calls overtake each other: what the same life has said since of its session stays."""
+    table = Table("e")
+    table.claim(A, attrs.evolve(entry("one"), status="starting", serial=1))
+    now = attrs.evolve(entry("one"), serial=4)
+    assert table.update("one", A, now)
+    assert table.claim(A, attrs.evolve(entry("one"), status="starting", serial=3)) is None
+    assert table.find(A) == now
+
+
 def test_only_the_holder_releases_and_updates() -> None:
     """What others say of a name is ignored, also of one that nobody holds."""
     table = Table("e")

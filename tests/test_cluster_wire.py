@@ -104,7 +104,12 @@ class Word(str):
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
     max_leaves=8,
 )
@@ -120,6 +125,7 @@ NOT_PLAIN: list[Any] = [
     set(),
     int,
     1j,
+    float("nan"),
     bytearray(),
 ]
 

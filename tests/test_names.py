@@ -617,7 +617,8 @@ async def test_an_unknown_name_names_those_of_the_cluster_too() -> None:
                 with pytest.raises(SessionNotFound) as raised:
                     get_session(name)
                 said = f"no session is named {name!r}; there are Global(key='g'), 'a'"
-                assert str(raised.value) == said
+                where = ", in this namespace of the cluster" if isinstance(name, Global) else ""
+                assert str(raised.value) == said + where
             with pytest.raises(SessionNotFound, match=r"; there are 'v'$"):
                 get_session(Via(own, "x"))
 

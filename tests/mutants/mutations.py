@@ -48,6 +48,14 @@ _CONVERSATION = _CLI + "conversation.py"
 _PROGRAMS = _CLI + "programs.py"
 _LINK = _CLI + "link.py"
 _PROCESS = _CLI + "process.py"
+_ACTORS = "cluster/_actors.py"
+_TABLE = "cluster/_table.py"
+_SERVICE = "cluster/_service.py"
+_FAR = "cluster/_far.py"
+_LINES = "cluster/_lines.py"
+_CLUSTER = "cluster/_connection.py"
+_GROUP = "cluster/_group.py"
+_POOL = "cluster/_pool.py"
 
 MUTATIONS = (
     # ---- the classic ones ----
@@ -1138,6 +1146,166 @@ MUTATIONS = (
         "",
         "a restart that was asked for is a fresh conversation",
     ),
+    # ---- the cluster ----
+    Mutation(
+        "two-winners",
+        _ACTORS,
+        "if holder is not None and holder.door != entry.door:  # its door has just",
+        "if False:  # its door has just",
+        "of two processes that want a name one gets it",
+    ),
+    Mutation(
+        "name-outlives-its-process",
+        _ACTORS,
+        "        self._table.lose(door)\n",
+        "",
+        "the names of a process that is gone are free",
+    ),
+    Mutation(
+        "claim-forgotten-by-the-next-registry",
+        _ACTORS,
+        '                    await self._call(entry.door, "hold", name, entry)\n',
+        "",
+        "what a registry grants outlives it",
+    ),
+    Mutation(
+        "news-of-an-earlier-life",
+        _TABLE,
+        "if not self._holds(door, name) or self._entries[name].life > entry.life:",
+        "if not self._holds(door, name):",
+        "what a process said that has died says nothing about the next one",
+    ),
+    Mutation(
+        "names-of-an-earlier-life",
+        _TABLE,
+        "if held[name].life < life]",
+        "if held[name].life > life]",
+        "what a process has not started again is free",
+    ),
+    Mutation(
+        "order-of-arrival",
+        _LINES,
+        "self._early[number] = item",
+        "self._early[self._next] = item",
+        "callers are served in their order, however Ray delivers their calls",
+    ),
+    Mutation(
+        "lost-call-alone",
+        _LINES,
+        "            except DoorLost as exc:\n                self.cut(exc)\n"
+        "            except ClusterError:\n",
+        "            except (DoorLost, ClusterError):\n",
+        "where one call is lost, those beside it may be, too",
+    ),
+    Mutation(
+        "overtaken-at-the-session",
+        _SERVICE,
+        "if before is not None and not before.in_line.is_set():",
+        "if False:",
+        "a question gets into the line behind those that were asked before",
+    ),
+    Mutation(
+        "asker-s-death-unnoticed",
+        _SERVICE,
+        "            del self._askers[name]\n        asker.leave()\n",
+        "            del self._askers[name]\n",
+        "what nobody waits for any more must not hold up others",
+    ),
+    Mutation(
+        "batch-without-a-limit",
+        _SERVICE,
+        "while len(events) < _BATCH and size < BATCH_SIZE and not self._unasked:",
+        "while not self._unasked:",
+        "the reader sets the pace from afar, too",
+    ),
+    Mutation(
+        "result-read-ahead",
+        _SERVICE,
+        "        if not self._had_delta:\n            await self._asked.wait()\n",
+        "",
+        "a turn whose result nobody has asked for can still be left",
+    ),
+    Mutation(
+        "result-asked-ahead",
+        _FAR,
+        "if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):",
+        "if said.events:",
+        "who leaves a stream before its result has not had the turn",
+    ),
+    Mutation(
+        "in-line-is-begun",
+        _FAR,
+        'begun = said.state == "taken"',
+        "begun = True",
+        "what waited in line when its process died is asked again",
+    ),
+    Mutation(
+        "asked-twice",
+        _FAR,
+        "begun = True  # for all that is known",
+        "begun = False  # for all that is known",
+        "what may have been begun is not asked again",
+    ),
+    Mutation(
+        "withdrawn-in-silence",
+        _FAR,
+        "            if not await self._withdraw():\n                raise\n",
+        "            raise\n",
+        "the question of a caller that was cancelled is not answered to nobody",
+    ),
+    Mutation(
+        "stale-news",
+        _FAR,
+        "if standing[0] != life or standing[1] >= serial:",
+        "if True:",
+        "what was heard last is not what is true last",
+    ),
+    Mutation(
+        "name-outlives-its-session",
+        _CLUSTER,
+        '                await self._ask_registry("release", self.door, name)\n'
+        "            except ClusterError as exc:\n                self.fail(exc)\n\n"
+        "    def lookup",
+        "                await trio.lowlevel.checkpoint()\n"
+        "            except ClusterError as exc:\n                self.fail(exc)\n\n"
+        "    def lookup",
+        "the name of a session that has stopped is free",
+    ),
+    Mutation(
+        "cut-line-not-told",
+        _CLUSTER,
+        "if lost.returns and not self.closed:",
+        "if False:",
+        "what came by a line that was cut is left, though its asker asks for nothing more",
+    ),
+    Mutation(
+        "key-outlives-its-actor",
+        _GROUP,
+        "connection.plans.pop(host.door)",
+        "pass",
+        "what may have a key in it is kept no longer than its actor lives",
+    ),
+    Mutation(
+        "failure-of-a-group-swallowed",
+        _GROUP,
+        "        self._failure = failure\n",
+        "",
+        "who has a group is told why it ended",
+    ),
+    Mutation(
+        "used-member-handed-out",
+        _POOL,
+        "            del self._free[found[0]]\n",
+        "",
+        "a session of a pool has one turn at a time",
+    ),
+    Mutation(
+        "given-back-in-silence",
+        _POOL,
+        "        self._free[member] = None\n        self._news.unpark_all()\n",
+        "        self._free[member] = None\n",
+        "who waits for a session of a pool gets the next one that is free",
+    ),
 )
 
 # For CI: none that hangs, so that it takes less than a minute.
@@ -1151,4 +1319,6 @@ SHORT = (
     "start-order",
     "block-swallows-cancelled",
     "last-come-first-taken",
+    "two-winners",
+    "in-line-is-begun",
 )

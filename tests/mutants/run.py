@@ -36,6 +36,11 @@ TESTS = [
 CLI_TESTS = [
     *("jsonlines", "stream_json", "cli_turn", "cli_link", "cli_callbacks", "cli_process"),
 ]
+# And those that can see one in the cluster, without Ray.
+CLUSTER_TESTS = [
+    *("cluster_table", "cluster_lines", "cluster_far", "cluster_service", "cluster_actors"),
+    *("cluster_pool", "cluster_connection", "cluster_group", "cluster_host", "cluster_wire"),
+]
 AT_ONCE = 2
 SECONDS_A_TEST = 15
 SECONDS = 240
@@ -66,8 +71,10 @@ def command(mutation: Mutation | None) -> list[str]:
         or mutation.file in ("_wire/jsonlines.py", "_wire/stream_json.py", "_wire/results.py")
     ):
         modules, others = list(CLI_TESTS), "tests/claude"
-    if mutation is not None and Path(mutation.file).stem in modules:
-        modules.sort(key=lambda module: module != Path(mutation.file).stem)
+    own = "" if mutation is None else Path(mutation.file).stem
+    if mutation is not None and mutation.file.startswith("cluster/"):
+        modules, others, own = list(CLUSTER_TESTS), "tests/test_names.py", f"cluster{own}"
+    modules.sort(key=lambda module: module != own)
     return [
         *(sys.executable, "-B", "-m", "pytest", "-x", "-v", "-p", "no:cacheprovider"),
         *("-o", f"faulthandler_timeout={SECONDS_A_TEST}"),

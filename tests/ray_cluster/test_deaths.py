@@ -99,9 +99,6 @@ async def lose_in_mid_stream(
 # ---- a group's actor --------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    reason="names the new process: faults_ray 6", strict=False
-)  # if it is up by then
 async def test_an_actor_dies(nodes: Nodes, namespace: str) -> None:
     """Its reader gets SessionCrashed; who waited in line is asked again and gets an answer; the same
     handle answers, out of an empty conversation."""
@@ -140,9 +137,6 @@ async def test_an_actor_dies(nodes: Nodes, namespace: str) -> None:
             assert actor.pid != (await nodes.the("Host", namespace)).pid
 
 
-@pytest.mark.xfail(
-    reason="the line to it doesn't break, so that a question hangs: faults_ray 3", strict=False
-)  # it depends on the moment
 async def test_an_idle_actor_dies(nodes: Nodes, namespace: str) -> None:
     """No turn is lost; once its sessions are up again, whoever asked it before may ask it again."""
     async with open_simulator() as simulator, connected(nodes, namespace):
@@ -198,7 +192,6 @@ async def test_an_actor_is_gone_for_good(nodes: Nodes, namespace: str, restarts:
             await handle.query("Hello")
 
 
-@pytest.mark.xfail(reason="asked too early, nothing begun: faults_ray 7", strict=False)  # as above
 async def test_a_node_dies(nodes: Nodes, namespace: str) -> None:
     """With a group on it: as when its actor dies; Ray starts that again where there is room."""
     node = nodes.add(resources={"room": 1})

@@ -309,7 +309,6 @@ async def test_options_come_from_the_actors_environment(nodes: Nodes, namespace:
     assert KEY_OF_THE_CLUSTER == simulator.requests[0].headers["x-api-key"]
 
 
-@pytest.mark.xfail(reason="asks a restarted actor: faults_ray 3, 7", strict=False)
 async def test_a_key_is_nowhere(nodes: Nodes, namespace: str) -> None:
     """A key of a spec arrives where it is used, also after a restart by Ray; it is neither in what
     Ray's control store has of the actors, nor in that process's memory, nor in any log."""

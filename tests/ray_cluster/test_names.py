@@ -375,7 +375,6 @@ async def test_the_registry_ends_itself(nodes: Nodes, namespace: str, process: P
         await nodes.gone(namespace)
 
 
-@pytest.mark.xfail(reason="a registry ends only after somebody has left it: faults_ray 2")
 async def test_a_registry_that_nobody_joined_ends_itself(
     nodes: Nodes, namespace: str, process: Process
 ) -> None:

@@ -315,14 +315,12 @@ def asked_session(name: Hashable) -> Askable:
 
 def not_found(name: Hashable) -> SessionNotFound:
     """The error that says so, with the names that there are."""
-    known = _known_beside(name)
-    if isinstance(name, Global) and connected_cluster() is not None and not known:
-        known_text = (
-            "there are none in this namespace of the cluster: is the supervisor's block open?"
-        )
-    else:
-        known_text = there_are(known)
-    return SessionNotFound(f"no session is named {name!r}; {known_text}")
+    known, hint = there_are(_known_beside(name)), ""
+    if isinstance(name, Global) and connected_cluster() is None:
+        hint = "; this run is not connected to a cluster: see trio_claude.cluster.connect()"
+    elif isinstance(name, Global):
+        hint = ", in this namespace of the cluster"
+    return SessionNotFound(f"no session is named {name!r}; {known}{hint}")
 
 
 def _known_beside(name: Hashable) -> Collection[Hashable]:

@@ -8,11 +8,10 @@ Ray comes with the extra: ``pip install 'trio-claude[ray]'``.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .._errors import ConfigurationError
-from ._group import Group as Group, open_group as open_group
+from ._group import Group as Group, open_group as open_group, require_ray
 from ._pool import Pool as Pool
 
 if TYPE_CHECKING:
@@ -45,9 +44,8 @@ def connect(
       UsageError: this run is connected already, or has sessions with Global names.
       ClusterError: there is no cluster, or it lets nobody in with this token, or it is lost.
     """
+    require_ray()
     _check(address, namespace)
-    if find_spec("ray") is None:
-        raise ConfigurationError("trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'")
     return _connect(address, namespace)
 
 

@@ -180,15 +180,15 @@ class Registry(ABC):
         """Take a name; gives None, or who has it."""
         await self._rebuild()
         self._watch(entry.door)
+        holder = self._table.find(name)
+        if holder is not None and holder.door != entry.door:
+            # A registry that has died may just have told that door otherwise.
+            await self._drop(entry.door, name)
+            return holder
         deciding = self._deciding.get(name)
         if deciding is not None and deciding.entry.door != entry.door:
-            return deciding.entry  # who came first, and is about to get it
+            return deciding.entry  # nobody has it yet; who came first is about to
         async with self._decide(name, entry):
-            holder = self._table.find(name)
-            if holder is not None and holder.door != entry.door:
-                # A registry that has died may just have told that door otherwise.
-                await self._drop(entry.door, name)
-                return holder
             while True:
                 try:
                     await self._call(entry.door, "hold", name, entry)
@@ -198,8 +198,11 @@ class Registry(ABC):
                         return entry  # nobody is there to hear it
                     await asyncio.sleep(_AGAIN_SECONDS)
             if entry.door in self._watches:  # else it has been lost meanwhile
-                self._table.claim(name, entry)
+                holder = self._table.claim(name, entry)
                 self._tell()
+        if holder is not None and holder.door != entry.door:  # its door has just answered, late
+            await self._drop(entry.door, name)
+            return holder
         return None
 
     async def release(self, door: str, name: Hashable) -> None:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from ._table import News
     from ._wire import Name, Standing
 
+# How long an address has to answer at all, and then Ray to connect (a wrong token takes it 25 s).
+_PROBE_SECONDS = 5.0
+_CONNECTING_SECONDS = 40.0
 # Who leaves waits for the registry no longer than this.
 _LEAVING_SECONDS = 10.0
 # How often a registry that is gone is started anew for one call.
@@ -118,6 +121,9 @@ class Connection:
     async def begin(self) -> None:
         """Be known, and know."""
         self._take_in(await self._ask_registry("join", self.door))
+        # Later than the one before, whatever the clock of this node says.
+        before = [entry.life for entry in self._table.values() if entry.door == self.door]
+        self._life = max([self._life, *(life + 1 for life in before)])
         await self._nursery.start(self._serve)
         for task in (self._follow, self._tell):
             self.start_soon(self._keep, task)
@@ -240,6 +246,8 @@ class Connection:
             self._table.pop(name, None)
         else:
             self._table[name] = entry
+            if entry.door in self._lines:
+                self._lines[entry.door].heard(entry.life)
         session = self._far.get(name)
         if session is None:
             return
@@ -393,6 +401,14 @@ class Connection:
             self._hear(name, entry)
         return self.far(name, entry)
 
+    def forget_door(self, door: str) -> None:
+        """It has been closed: nothing is there any more, though Ray may not have told yet."""
+        if door in self._lines:
+            self._lines[door].cut(DoorLost())
+        for session in list(self._far.values()):
+            if session.door == door:
+                session.gone()
+
     def next_number(self) -> int:
         return next(self._numbers)
 
@@ -411,7 +427,7 @@ class Connection:
 
     async def reach(self, door: str) -> Line:
         if self.closed:
-            raise DoorLost(returns=False)
+            raise _ended_error()
         line = self._lines.get(door)
         if line is None:
             async with self._finding[door]:  # so that callers stay in their order
@@ -420,7 +436,9 @@ class Connection:
                     peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
                     await _wait_until_open(peer)
                     number = (self._life, next(self._numbers))
-                    line = Line(peer, self.door, number, partial(self._line_broke, door))
+                    known = (entry.life for entry in self._table.values() if entry.door == door)
+                    broke = partial(self._line_broke, door)
+                    line = Line(peer, self.door, number, next(known, None), broke)
                     self._lines[door] = line
         return line
 
@@ -541,10 +559,32 @@ async def open_connection(
             raise connection.failure
 
 
+async def _connect(address: str, namespace: str) -> None:
+    """Connect this process to Ray, which would try for minutes where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            with trio.fail_after(_PROBE_SECONDS):
+                await (await trio.open_tcp_stream(host.strip("[]"), int(port))).aclose()
+        except (OSError, trio.TooSlowError) as exc:
+            raise ClusterError(
+                f"nobody answers at address={address!r}, so there is no Ray cluster: "
+                f"{_why(exc)}; `ray start --head` starts one"
+            ) from exc
+    with trio.move_on_after(_CONNECTING_SECONDS) as patience:
+        await trio.to_thread.run_sync(_ray.connect, address, namespace, abandon_on_cancel=True)
+    if patience.cancelled_caught:
+        raise ClusterError(
+            f"no Ray cluster answered at address={address!r} in {_CONNECTING_SECONDS:g} seconds; it "
+            "may be one that has ended: `ray start --head` starts one, and `address`, or RAY_ADDRESS, "
+            "says which one is meant"
+        )
+
+
 @asynccontextmanager
 async def open_mailbox_connection(address: str, namespace: str) -> AsyncIterator[Connection]:
     """Connect this process and this run, with a mailbox for a door."""
-    await trio.to_thread.run_sync(_ray.connect, address, namespace)
+    await _connect(address, namespace)
     try:
         door = f"{_ray.DOOR}{uuid.uuid4().hex}"
         mailbox = await trio.to_thread.run_sync(_ray.start_mailbox, door, namespace)

@@ -301,7 +301,12 @@ class FarQuestion(Question):
         except trio.Cancelled:
             if not await self._withdraw():
                 raise
-        except BaseException:
+        except Exception:
+            self._left()
+            raise
+        except BaseException:  # such as KeyboardInterrupt, after which nobody waits for anything
+            if self._line is not None:
+                _leave_unheard(self._line, self._number)
             self._left()
             raise
 
@@ -310,6 +315,8 @@ class FarQuestion(Question):
             begun = False
             try:
                 self._line = await self._wire.reach(session.door)
+                if session.status == "stopped":  # perhaps with its process, and Ray hasn't told yet
+                    await self._line.peer.call("opened").wait()
                 self._asked = session.here_now()
                 self._next = self._line.ask("ask", self._number, session, *self._args)
                 begun = True  # for all that is known
@@ -341,12 +348,12 @@ class FarQuestion(Question):
         with trio.move_on_after(_PARTING_SECONDS, shield=True), suppress(DoorLost):
             if self._line is not None:
                 left = self._line.ask("leave", self._number)
-                if self._next is not None:
-                    said = await self._take()
-                    if said.state == "end" and said.error is None:
-                        self._end(said)
-                        return True
-                await left.wait()
+                said = None if self._next is None else await self._take()
+                if said is None or said.state != "end":
+                    said = await left.wait()
+                if said.error is None and said.events:
+                    self._end(said)
+                    return True
         self.end(Interrupted("the question was withdrawn"))
         return False
 
@@ -394,7 +401,13 @@ class FarQuestion(Question):
         try:
             if self._next is None:
                 self._ask_on()
-            said = await self._take()
+            try:
+                said = await self._take()
+            except trio.Cancelled:
+                come = await self._take_back()
+                if come is None:
+                    raise
+                said = come
         except DoorLost as exc:
             self._give_up(exc)
             return []
@@ -404,6 +417,19 @@ class FarQuestion(Question):
         if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):
             self._ask_on()  # else the result may be next, and who has that has had the turn
         return list(said.events)
+
+    async def _take_back(self) -> Said | None:
+        """Ask for no more, as the reader is cancelled; gives what had come by then, if anything.
+
+        If that is the result, the conversation has the turn; so its reader is to have it, too.
+        """
+        assert self._line is not None
+        with trio.move_on_after(_PARTING_SECONDS, shield=True), suppress(DoorLost):
+            self._line.ask("unask", self._number)
+            said = await self._take()
+            if said.events or said.state == "end":
+                return said
+        return None
 
     def abandon(self) -> None:
         if self.ended or self._intent is not None:

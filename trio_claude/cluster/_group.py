@@ -7,12 +7,19 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
 
-from .._errors import ClusterError, ConfigurationError, SessionNotFound, UsageError
+from .._errors import (
+    ClusterError,
+    ConfigurationError,
+    SessionExists,
+    SessionNotFound,
+    UsageError,
+)
 from .._nurseries import open_hidden_nursery
 from .._options import SessionOptions, SessionSpec
 from .._session.context import require_run
@@ -35,6 +42,8 @@ if TYPE_CHECKING:
     from ._ray import Peer
     from ._wire import Entry, Name, Said
 
+# What an actor has to end, beside the grace of its sessions.
+_ENDING_SECONDS = 10.0
 # After so many seconds in which Ray has not started an actor, the log says so.
 _PATIENCE_SECONDS = 10.0
 
@@ -95,6 +104,7 @@ def open_group(
       ClusterError: an actor is gone for good; the block is cancelled.
       Exception: what a session's first start failed of, or the body's own, as it was raised.
     """
+    require_ray()
     _check_counts(replicas, max_actor_restarts)
     _check_amounts({"num_cpus": num_cpus, "num_gpus": num_gpus})
     if resources is not None:
@@ -121,6 +131,13 @@ def open_group(
     return _open_group([attrs.evolve(spec, specs=share) for share in _deal(spec, replicas)], given)
 
 
+def require_ray() -> None:
+    """Raise ConfigurationError, with what to install, where there is no Ray."""
+    found = find_spec("ray")
+    if found is None or found.origin is None:  # a mere folder of that name has none
+        raise ConfigurationError("trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'")
+
+
 def _check_counts(replicas: object, max_actor_restarts: object) -> None:
     if not is_count(replicas) or replicas == 0:
         raise ConfigurationError(f"replicas must be a whole number, 1 or more, not {replicas!r}")
@@ -138,7 +155,9 @@ def _check_amounts(amounts: object) -> None:
         if not isinstance(option, str):
             raise ConfigurationError(f"the name of a resource must be text, not {option!r}")
         if not is_seconds(amount) or amount == math.inf:
-            raise ConfigurationError(f"{option} must be a number, 0 or more, not {amount!r}")
+            raise ConfigurationError(
+                f"the amount of {option!r} must be a number, 0 or more, not {amount!r}"
+            )
 
 
 def _deal(spec: SupervisorSpec, replicas: int) -> list[Sequence[SessionSpec | SupervisorSpec]]:
@@ -169,13 +188,14 @@ async def _open_group(
     connection = connected_cluster()
     if not isinstance(connection, Connection):
         raise UsageError("a group needs a cluster: open it inside `async with cluster.connect()`")
-    plans = [_plan(connection, spec) for spec in specs]
+    plans = [(_plan(connection, spec), _grace(spec)) for spec in specs]
     hosts: list[_Actor] = []
     group = Group(connection, hosts)
     async with open_hidden_nursery() as nursery:
         try:
-            for plan in plans:
+            for plan, grace in plans:
                 host = await _start(connection, plan, options)
+                host.grace = grace + _ENDING_SECONDS
                 hosts.append(host)
             for host in hosts:
                 group._know(host, await host.opened())
@@ -192,6 +212,7 @@ async def _open_group(
             with trio.CancelScope(shield=True):
                 for host in reversed(hosts):
                     await host.close()
+                    connection.forget_door(host.door)
                     connection.plans.pop(host.door)
         if group._failure is not None:
             raise group._failure
@@ -210,6 +231,13 @@ def _plan(connection: Connection, spec: SupervisorSpec) -> bytes:
                     f"the spec of {called!r} cannot be sent to another process: {exc}"
                 ) from exc
         raise ConfigurationError(f"the group cannot be sent to another process: {exc}") from exc
+
+
+def _grace(spec: SessionSpec | SupervisorSpec) -> float:
+    """How many seconds stopping it may take."""
+    if isinstance(spec, SupervisorSpec):
+        return min(spec.shutdown, sum(map(_grace, spec.specs)))
+    return spec.shutdown
 
 
 async def _start(connection: Connection, plan: bytes, options: Mapping[str, Any]) -> _Actor:
@@ -237,19 +265,25 @@ class _Actor:
     """One actor of a group, from outside."""
 
     def __init__(self, door: str, peer: Peer) -> None:
+        self.grace = math.inf
+        """How many seconds it has to end in order."""
         self.door = door
         self.peer = peer
         self.sessions = 0
         self._up = False
         """Whether it has started its sessions, and its process was not lost since."""
+        self._missed = False
+        """Whether its process was lost, and it is not up again."""
 
     async def opened(self) -> Sequence[tuple[Name, Entry]]:
         """Wait until its sessions are started; gives them, or raises what kept them from it."""
+        impatient = trio.current_time() + _PATIENCE_SECONDS
         while True:
             reply = self.peer.call("opened")
-            with trio.move_on_after(_PATIENCE_SECONDS):
+            with trio.move_on_at(impatient):
                 await reply.settled()
             if not reply.is_there:
+                impatient = math.inf
                 logger.warning(
                     "a group waits for Ray to start an actor, or for its sessions to start: has any "
                     "node the resources that it asks for? `ray status` tells"
@@ -259,7 +293,7 @@ class _Actor:
             except DoorLost as exc:
                 await self._lost(exc)
             else:
-                self._up = True
+                self._up, self._missed = True, False
                 self.sessions = len(entries)
                 return entries
 
@@ -279,18 +313,23 @@ class _Actor:
             group._end(None)
 
     async def _lost(self, lost: DoorLost) -> None:
-        self._up = False
         why = str(lost.__cause__ or "").strip().partition("\n")[0]
         if not lost.returns:
             raise ClusterError(f"an actor of a group is gone for good: {why}") from lost
-        logger.warning("an actor of a group has died; Ray starts it again: %s", why)
+        if not self._missed:  # each try to reach it comes here
+            logger.warning("an actor of a group has died; Ray starts it again: %s", why)
+        self._up, self._missed = False, True
         await trio.sleep(_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Let its sessions stop, and end it."""
         if self._up:  # else it may never be there to answer
-            with suppress(DoorLost, ClusterError):  # then it has ended already
+            with trio.move_on_after(self.grace) as patience, suppress(DoorLost, ClusterError):
                 await self.peer.call("close").wait()
+            if patience.cancelled_caught:
+                logger.warning(
+                    "an actor of a group has not ended in %g seconds, and is killed", self.grace
+                )
         await trio.to_thread.run_sync(self.peer.kill)
 
 
@@ -357,6 +396,11 @@ class Group:
         elif spec.id is None and spec.name is None:
             spec = attrs.evolve(spec, id=f"unnamed-{uuid.uuid4().hex[:8]}")
         _refuse_unplain(spec)
+        wanted = spec.name if spec.id is None else spec.id
+        if any(
+            session.id == wanted and session.status != "stopped" for session in self._known.values()
+        ):
+            raise SessionExists(f"this group has a session with the id {wanted!r}")
         try:
             data = self._connection.dumps(spec)
         except Exception as exc:
@@ -368,6 +412,7 @@ class Group:
         except BaseException:
             actor.sessions -= 1
             raise
+        actor.grace += spec.shutdown
         name, _ = entry
         session = self._known[name] = self._connection.learn(*entry)
         return session.handle

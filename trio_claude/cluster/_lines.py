@@ -66,12 +66,14 @@ class Line:
         peer: Peer,
         asker: str,
         number: LineId,
+        life: int | None,
         on_break: Callable[[Line, DoorLost], None],
     ) -> None:
         self.peer = peer
         self._asker = asker
         self._number = number
         self._on_break = on_break
+        self._life = life
         self._count = 0
         self._unanswered: set[Answer] = set()
         self._lost: DoorLost | None = None
@@ -116,6 +118,14 @@ class Line:
         self._count += 1  # only now: a number that is never sent would hold up all behind it
         self._unanswered.add(answer)
         return answer
+
+    def heard(self, life: int) -> None:
+        """The other end is in this life now: it may be known before Ray tells of the end of the one
+        that this line goes to."""
+        if self._life is None:
+            self._life = life
+        elif life != self._life:
+            self.cut(DoorLost(returns=True))
 
     def cut(self, lost: DoorLost) -> None:
         """Break: what was asked is lost, and nothing more can be asked by it."""

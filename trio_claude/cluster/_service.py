@@ -120,7 +120,7 @@ class Service:
             answer(_refusal(exc))
             return
         job = asker.jobs.get(request.number)
-        if request.kind not in ("more", "leave"):
+        if request.kind not in ("more", "unask", "leave"):
             kind = _Turn if request.kind == "ask" else _Job
             job = kind(request, asker.jobs, self._find, self._do, self._before)
             job.more(answer)
@@ -130,6 +130,9 @@ class Service:
             answer(_refusal(Interrupted("it was left")))
         elif request.kind == "more":
             job.more(answer)
+        elif request.kind == "unask":
+            job.unask()
+            answer(dumps(Said("taken")))
         else:
             job.leave(answer)
 
@@ -182,8 +185,10 @@ class _Job:
         self._unsaid: deque[bytes] = deque()
         self._ended = False
         """Whether its end was said, if perhaps not heard yet."""
+        self._succeeded = False
         self._answer: Callable[[bytes], None] | None = None
         self._asked = trio.Event()
+        self._unasked = False
         self._reading = trio.CancelScope()
         """What waits for more to send than there is, until it is asked for."""
         self._leavers: list[Callable[[bytes], None]] = []
@@ -198,6 +203,12 @@ class _Job:
         if self._answer is not None:
             self._asked.set()
             self._reading.cancel(reason="what was read is asked for")
+
+    def unask(self) -> None:
+        """Answer now, with what there is, and read no further."""
+        if self._answer is not None:
+            self._unasked = True
+            self._reading.cancel(reason="nobody waits for more now")
 
     def leave(self, answer: Callable[[bytes], None]) -> None:
         """End it, and answer when it has ended."""
@@ -263,6 +274,7 @@ class _Job:
             data = dumps(said)
             self._scope.cancel(reason="the answer can't be sent")
         self._ended = said.state == "end"
+        self._succeeded = self._ended and said.error is None
         self._unsaid.append(data)
         self._flush()
 
@@ -279,10 +291,12 @@ class _Job:
         """Once it has ended, and there is nothing to tell of it any more, or nobody to."""
         if self._ended and (not self._unsaid or self._leavers):
             self._jobs.pop(self._request.number, None)
+            standing = None if self._session is None else self._session.standing
+            end = dumps(Said("end", standing))
+            if self._unsaid and self._succeeded:  # who leaves is to have it: the conversation has
+                end = self._unsaid[-1]
             for answer in self._leavers:
-                answer(
-                    dumps(Said("end", None if self._session is None else self._session.standing))
-                )
+                answer(end)
             self._leavers.clear()
 
 
@@ -313,10 +327,13 @@ class _Turn(_Job):
             self.say(Said("taken"))
             while True:
                 events = await self._fill(stream, question)
-                if isinstance(events[-1], ResultMessage):
+                if events and isinstance(events[-1], ResultMessage):
                     return Said("end", events=events)
-                await self._asked.wait()
-                self.say(Said("events", events=events))
+                if events:
+                    await self._asked.wait()
+                if events or self._unasked:
+                    self._unasked = False
+                    self.say(Said("events", events=events))
         finally:
             with trio.CancelScope(shield=True):  # the backends see to it that this doesn't last
                 await stream.aclose()
@@ -325,23 +342,30 @@ class _Turn(_Job):
         """The next events: those that have come until they are asked for, or are a batch.
 
         Nothing is read behind what is no delta before it is asked for: the result may be next, and
-        with that the conversation has the turn, which its reader may still leave.
+        with that the conversation has the turn, which its reader may still leave. Gives none where
+        the reading was interrupted: it is asked for just now, or not any more.
         """
         if not self._had_delta:
             await self._asked.wait()
-        events = [await stream.receive()]
-        size = size_of(events[0])
-        while len(events) < _BATCH and size < BATCH_SIZE:
+        events: list[Event] = []
+        size = 0
+        while len(events) < _BATCH and size < BATCH_SIZE and not self._unasked:
             if not question.ready:
-                if self._asked.is_set() or not _is_delta(events[-1]):
+                if events and (self._asked.is_set() or not _is_delta(events[-1])):
                     break
-                with trio.CancelScope() as self._reading:
-                    question.ready.appendleft(await stream.receive())
+                try:
+                    with trio.CancelScope() as self._reading:
+                        question.ready.appendleft(await stream.receive())
+                except Exception:
+                    if not events:
+                        raise
+                    break  # it comes behind these: the stream raises it each time
                 if self._reading.cancelled_caught:
                     break
             events.append(question.ready.popleft())
             size += size_of(events[-1])
-        self._had_delta = _is_delta(events[-1])
+        if events:
+            self._had_delta = _is_delta(events[-1])
         return events
 
 

@@ -80,7 +80,7 @@ class Table:
         """Let the entry's door hold the name.
 
         Also where it does so already, but for a life of it that has a later one by now: that is
-        over, and its word comes late.
+        over, and its word comes late. What is older than what is known changes nothing.
 
         Returns:
           None if it is granted; else who holds it.
@@ -88,7 +88,8 @@ class Table:
         held = self._entries.get(name)
         if held is not None and (held.door != entry.door or held.life > entry.life):
             return held
-        self._put(name, entry)
+        if held is None or not _is_older(entry, held):
+            self._put(name, entry)
         return None
 
     def release(self, door: str, name: Hashable) -> bool:
@@ -103,7 +104,8 @@ class Table:
         assert door == entry.door
         if not self._holds(door, name) or self._entries[name].life > entry.life:
             return False
-        self._put(name, entry)
+        if not _is_older(entry, self._entries[name]):
+            self._put(name, entry)
         return True
 
     def lose(self, door: str) -> list[Hashable]:
@@ -184,3 +186,8 @@ class Table:
         self._number += 1
         self._changed[name] = self._number
         self._changed.move_to_end(name)
+
+
+def _is_older(entry: Entry, known: Entry) -> bool:
+    """Calls overtake each other, so that a later one may be there already."""
+    return entry.life == known.life and entry.serial < known.serial

@@ -86,7 +86,7 @@ def is_plain(value: object) -> bool:
         value = todo.pop()
         if isinstance(value, (tuple, frozenset)) and type(value) in (tuple, frozenset):
             todo += value
-        elif type(value) not in _PLAIN:
+        elif type(value) not in _PLAIN or value != value:  # NaN is not even equal to itself
             return False
     return True
 
