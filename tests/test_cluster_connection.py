@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -179,6 +181,38 @@ async def test_a_cluster_that_is_not_there(fake: FakeRay) -> None:
         async with cluster.connect("nowhere"):
             raise AssertionError
     assert connected_cluster() is None
+
+
+async def test_an_address_where_nobody_answers(fake: FakeRay) -> None:
+    """Ray isn't even asked: it would try for minutes."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=f"nobody answers at address='{address}'"):
+        async with cluster.connect(address):
+            raise AssertionError
+
+
+async def test_an_address_where_somebody_answers(fake: FakeRay) -> None:
+    """Then Ray is asked."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        async with cluster.connect(f"127.0.0.1:{listener.getsockname()[1]}"):
+            assert connected_cluster() is not None
+
+
+async def test_a_cluster_that_does_not_answer(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for longer than that, and who waits can be cancelled."""
+    go = threading.Event()
+    monkeypatch.setattr(_ray, "connect", lambda address, namespace: go.wait())
+    monkeypatch.setattr(_connection, "_CONNECTING_SECONDS", 0.01)
+    with pytest.raises(ClusterError, match="no Ray cluster answered at address=.auto. in 0"):
+        async with cluster.connect():
+            raise AssertionError
+    go.set()
 
 
 async def test_a_door_that_cannot_be_started(fake: FakeRay) -> None:
@@ -898,7 +932,7 @@ async def test_an_actor_that_is_not_there_cannot_be_asked(fake: FakeRay) -> None
     async with connected() as connection:
         with pytest.raises(ClusterError, match="an actor can't be reached: Failed to look up"):
             await connection.ask("nobody", "plan", "x")
-        await connection._until_gone("nobody")
+        await connection._until_lost("nobody")
         with pytest.raises(DoorLost):
             await connection.reach("nobody")
 

@@ -34,6 +34,7 @@ from trio_claude import (
 )
 from trio_claude._session.handle import ask, read
 from trio_claude._session.question import Clear
+from trio_claude._session.target import Status
 from trio_claude.cluster import _far
 from trio_claude.cluster._actors import DoorLost
 from trio_claude.cluster._far import ByName, FarQuestion, FarSession, Wire
@@ -48,9 +49,9 @@ WAITING = Said("waiting")
 WORDS: list[Event] = [TextDelta(0, "one"), TextDelta(0, "two")]
 
 
-def entry(door: str = "there", life: int = 1, serial: int = 0) -> Entry:
+def entry(door: str = "there", life: int = 1, serial: int = 0, status: Status = "running") -> Entry:
     """A session elsewhere."""
-    return Entry(door, life, f"process of {door}", A, A, "running", "s0", serial)
+    return Entry(door, life, f"process of {door}", A, A, status, "s0", serial)
 
 
 def lost(*, returns: bool = False, why: str = "The node died.\nMore") -> DoorLost:
@@ -84,7 +85,7 @@ class Wait:
         """What is answered."""
         await self.there.wait()
         assert self.said is not None
-        if isinstance(self.said, Exception):
+        if isinstance(self.said, BaseException):
             raise self.said
         return self.said
 
@@ -175,6 +176,15 @@ class Door:
 
     script: Script
     door: str
+
+    @property
+    def peer(self) -> Door:
+        """What it leads to."""
+        return self
+
+    def call(self, method: str) -> Wait:
+        """Call the door itself."""
+        return self.ask(method, 0)
 
     def ask(self, kind: str, number: int, session: FarSession | None = None, *args: Any) -> Wait:
         """Ask it."""
@@ -425,12 +435,14 @@ async def test_a_door_that_is_not_found_has_begun_nothing() -> None:
 
 
 async def test_a_door_without_a_reason() -> None:
-    """It is said without one."""
+    """That is Ray's silence after this process was disconnected."""
     async with scripted() as script:
         script.reaching.append(DoorLost(returns=False))
         with pytest.raises(SessionTerminated) as caught:
             await SessionHandle(script.session()).query("Hi")
-        assert str(caught.value.__cause__) == "process of there can't be reached any more"
+        assert str(caught.value.__cause__) == (
+            "process of there can't be reached any more: this process is cut off from Ray"
+        )
 
 
 async def test_a_door_that_returns_is_waited_for() -> None:
@@ -551,6 +563,36 @@ async def test_a_question_is_left_wherever_it_is_cancelled(stage: str, kinds: li
         await cancelled(script, SessionHandle(session))
         assert script.kinds() == kinds
         assert is_idle(session)
+
+
+async def test_a_session_that_has_stopped_may_have_done_so_with_its_process() -> None:
+    """So its door is called first: nothing was begun where that is gone."""
+    async with scripted() as script:
+        session = script.session(status="stopped")
+        script.say("opened", Said("end"))
+        script.say("ask", DONE)
+        assert str(await SessionHandle(session).query("Hi")) == "done"
+        session.gone()
+        script.say("opened", lost())
+        await terminated(SessionHandle(session), "query", "Hi")
+        await cancelled(script, SessionHandle(script.session(status="stopped")))
+        assert script.kinds() == ["opened", "ask", "opened", "opened", "leave"]
+
+
+async def test_a_question_that_a_ctrl_c_hits_is_left() -> None:
+    """Nobody waits for what comes of that; before it was reached, there is nothing to leave."""
+    async with scripted() as script:
+        for reached, kinds in ((False, []), (True, ["ask", "leave"])):
+            session = script.session()
+            script.asked.clear()
+            if reached:
+                script.says["ask"] = deque([KeyboardInterrupt()])  # type: ignore[list-item]
+            else:
+                script.reaching.append(KeyboardInterrupt())  # type: ignore[arg-type]
+            with pytest.raises(KeyboardInterrupt):
+                await SessionHandle(session).query("Hi")
+            assert script.kinds() == kinds
+            assert is_idle(session)
 
 
 async def test_an_answer_that_was_under_way_is_the_callers() -> None:

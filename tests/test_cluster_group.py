@@ -471,6 +471,33 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
         await until_stands(connection, next(iter(group._known)), "running")
 
 
+async def test_a_frozen_actor_is_killed(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When its sessions have had their grace, and it some seconds more."""
+    monkeypatch.setattr(_group, "_ENDING_SECONDS", 0.01)
+    async with group_of(fake, spec("a", says(), shutdown=0.01)) as (group, connection):
+        (door,) = hosts(fake, connection)
+        gate = fake.hold("close", door)
+        assert [0.02] == [actor.grace for actor in group._actors]
+    gate.drop()
+    assert "an actor of a group has not ended in 0.02 seconds, and is killed" in caplog.text
+
+
+def test_a_supervisor_below_has_no_more_grace_than_its_own() -> None:
+    """Else that of its children, one after the other."""
+    children = [spec("a", shutdown=2.0), spec("b", shutdown=3.0)]
+    assert 5.0 == _group._grace(SupervisorSpec(specs=children))
+    assert 1.0 == _group._grace(SupervisorSpec(specs=children, shutdown=1.0))
+
+
+async def test_ids_are_those_of_the_whole_group(fake: FakeRay) -> None:
+    """Whichever actor has the session; one that has stopped doesn't count."""
+    async with group_of(fake, spec("a", says()), replicas=2) as (group, _):
+        with pytest.raises(SessionExists, match="this group has a session with the id 'a'"):
+            await group.start_session(spec("a", says()))
+
+
 async def test_an_actor_that_dies_while_it_is_asked(fake: FakeRay) -> None:
     """Nobody knows what it has done: so it is said, and nothing is counted."""
     async with group_of(fake, spec("a", says())) as (group, connection):

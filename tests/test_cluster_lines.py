@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_claude import ClusterError, Global
 from trio_claude.cluster._actors import DoorLost
 from trio_claude.cluster._far import FarSession
-from trio_claude.cluster._lines import InOrder, Line
+from trio_claude.cluster._lines import BROKEN, InOrder, Line
 from trio_claude.cluster._wire import Entry, Said, dumps, loads
 
 Outcome = Callable[[], bytes]
@@ -58,8 +58,7 @@ class Ends:
         self.broken: list[bool] = []
         self.line = Line(self.peer, "me", (7, 1), life, self._break)  # type: ignore[arg-type]
 
-    def _break(self, line: Line, lost: DoorLost) -> None:
-        assert line is self.line
+    def _break(self, lost: DoorLost) -> None:
         self.broken.append(lost.returns)
 
 
@@ -116,6 +115,19 @@ async def test_what_an_actor_fails_of_is_the_callers_alone() -> None:
         await answer.wait()
     ends.line.ask("ask", 2)
     assert ends.broken == []
+
+
+async def test_a_line_that_the_other_end_takes_for_broken() -> None:
+    """It breaks here, too, with all that is under way: a process that could not reach this one for a
+    moment has left what came by it."""
+    ends = Ends()
+    first, second = ends.line.ask("ask", 1), ends.line.ask("ask", 2)
+    ends.peer.then[1](lambda: BROKEN)
+    assert ends.broken == [True]
+    for answer in (first, second):
+        with pytest.raises(DoorLost) as caught:
+            await answer.wait()
+        assert caught.value.returns
 
 
 @pytest.mark.parametrize(

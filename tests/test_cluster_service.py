@@ -36,6 +36,7 @@ from trio_claude._nurseries import open_hidden_nursery
 from trio_claude._options import SessionOptions
 from trio_claude._session.inbox import Inbox
 from trio_claude.cluster import _service
+from trio_claude.cluster._lines import BROKEN
 from trio_claude.cluster._service import NotHere, Service
 from trio_claude.cluster._wire import BATCH_SIZE, Request, Said, Standing, dumps, loads, size_of
 from trio_claude.cluster._wire_errors import loads_error
@@ -62,10 +63,14 @@ class Call:
 
     said: list[Said] = attrs.field(factory=list)
     there: trio.Event = attrs.field(factory=trio.Event)
+    broken: bool = False
 
     def __call__(self, data: bytes) -> None:
         """Take the answer."""
-        self.said.append(loads(data))
+        if data == BROKEN:
+            self.broken = True
+        else:
+            self.said.append(loads(data))
         self.there.set()
 
     async def wait(self) -> Said:
@@ -91,7 +96,9 @@ class Asked:
     """A process that is asked, and those who ask it."""
 
     def __init__(self) -> None:
-        self.service = Service(self._find, self._until_gone, self._do)
+        self.service = Service(self._find, self._until_lost, self._do)
+        self.cut: set[str] = set()
+        """Whose process still lives, though it can't be reached."""
         self.sessions: dict[Hashable, Known] = {}
         self.gone: dict[str, trio.Event] = {}
         self.lines: dict[str, int] = {}
@@ -109,8 +116,13 @@ class Asked:
     def _find(self, name: Hashable, born: tuple[int, int] | None) -> Known | None:
         return None if born == (1, 0) else self.sessions.get(name)
 
-    async def _until_gone(self, asker: str) -> None:
+    async def _until_lost(self, asker: str) -> bool:
         await self.gone.setdefault(asker, trio.Event()).wait()
+        if asker in self.cut:
+            self.cut.discard(asker)
+            self.gone[asker] = trio.Event()
+            return True
+        return False
 
     async def _do(self, kind: str, args: tuple[Any, ...]) -> Any:
         if kind == "wait":
@@ -495,10 +507,24 @@ async def test_what_came_by_a_broken_line_is_left(autojump_clock: MockClock) -> 
         while (await again.wait()).state != "taken":
             again = process.more(2)
         process.lines["x"] = 1
-        error = await process.receive(late, place=3).error()
-        assert isinstance(error, NotHere)
+        assert process.receive(late, place=3).broken
         process.lines["x"] = 2
         await process.leave(2).end()
+        await gone(process, "a")
+
+
+async def test_an_asker_that_was_cut_off_for_a_moment_is_told(autojump_clock: MockClock) -> None:
+    """What it had begun is left; and what it asks by the same line says that this is broken, where
+    it would wait for what was before it."""
+    async with asked("a", backend=ScriptedBackend(hang)) as process:
+        await process.ask(1, "a").wait()
+        process.cut.add("x")
+        process.gone["x"].set()
+        await gone(process, "a")
+        assert process.ask(2, "a").broken
+        process.new_line()
+        assert (await process.ask(2, "a").wait()).state == "taken"
+        process.lose()
         await gone(process, "a")
 
 

@@ -82,6 +82,7 @@ def test_a_claim_that_comes_late_takes_nothing_back() -> None:
     now = attrs.evolve(entry("one"), serial=4)
     assert table.update("one", A, now)
     assert table.claim(A, attrs.evolve(entry("one"), status="starting", serial=3)) is None
+    assert table.update("one", A, attrs.evolve(entry("one"), status="starting", serial=2))
     assert table.find(A) == now
 
 

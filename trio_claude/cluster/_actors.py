@@ -122,6 +122,12 @@ class DoorLost(Exception):
         self.returns = returns
         """Whether Ray starts its process again."""
 
+    @property
+    def why(self) -> str:
+        """What Ray says of it, in a line."""
+        said = str(self.__cause__ or "").strip().partition("\n")[0]
+        return said or "this process is cut off from Ray"
+
 
 class _Deciding:
     """A name that is being given or freed, and those who wait for that; all of one door."""

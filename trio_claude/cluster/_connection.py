@@ -89,7 +89,7 @@ class Connection:
         self.door = door
         self.run = current_run()
         self.where = _ray.where()
-        self.service = Service(self._mine_named, self._until_gone, self._do)
+        self.service = Service(self._mine_named, self._until_lost, self._do)
         self.plans: dict[str, bytes] = {}
         """What the actors of our groups are to do, by their doors."""
         self.failure: ClusterError | None = None
@@ -431,20 +431,20 @@ class Connection:
         line = self._lines.get(door)
         if line is None:
             async with self._finding[door]:  # so that callers stay in their order
-                line = self._lines.get(door)
-                if line is None:
-                    peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
-                    await _wait_until_open(peer)
-                    number = (self._life, next(self._numbers))
-                    known = (entry.life for entry in self._table.values() if entry.door == door)
-                    broke = partial(self._line_broke, door)
-                    line = Line(peer, self.door, number, next(known, None), broke)
-                    self._lines[door] = line
+                line = self._lines.get(door) or await self._new_line(door)
         return line
 
-    def _line_broke(self, door: str, line: Line, lost: DoorLost) -> None:
-        if self._lines.get(door) is line:
-            del self._lines[door]
+    async def _new_line(self, door: str) -> Line:
+        peer = await trio.to_thread.run_sync(_ray.find_actor, door, self.namespace)
+        await _wait_until_open(peer)
+        number = (self._life, next(self._numbers))
+        known = (entry.life for entry in self._table.values() if entry.door == door)
+        broke = partial(self._line_broke, door)
+        line = self._lines[door] = Line(peer, self.door, number, next(known, None), broke)
+        return line
+
+    def _line_broke(self, door: str, lost: DoorLost) -> None:
+        del self._lines[door]
         if lost.returns and not self.closed:  # perhaps it only could not be reached for a moment
             self.start_soon(self._renew, door)
 
@@ -487,14 +487,20 @@ class Connection:
             return None
         return mine
 
-    async def _until_gone(self, door: str) -> None:
+    async def _until_lost(self, door: str) -> bool:
+        """Wait until it can't be reached any more; gives whether its process may still live."""
         try:
             line = await self.reach(door)
             await line.peer.call("alive", self.door).wait()
-        except DoorLost:
-            pass
+        except DoorLost as exc:
+            if exc.returns:
+                await trio.sleep(_AGAIN_SECONDS)
+                return True
+        except ClusterError:
+            return False  # the connection ends
         with suppress(DoorLost, ClusterError):
             await (await self.reach(self.door)).peer.call("forget", door).wait()
+        return False
 
 
 async def _wait_until_open(peer: _ray.Peer) -> None:
@@ -520,8 +526,9 @@ _AGAIN_SECONDS = 0.1
 
 
 def _why(exc: BaseException) -> str:
-    cause = exc.__cause__ if isinstance(exc, DoorLost) and exc.__cause__ is not None else exc
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__
+    if isinstance(exc, DoorLost):
+        return exc.why
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__
 
 
 def refuse_unplain(key: Hashable, whose: object) -> None:
@@ -555,8 +562,8 @@ async def open_connection(
         finally:
             set_cluster(None)
             await connection.end()
-        if connection.failure is not None:
-            raise connection.failure
+    if connection.failure is not None:
+        raise connection.failure
 
 
 async def _connect(address: str, namespace: str) -> None:

@@ -59,8 +59,7 @@ class Wire(Protocol):
 
 
 def _gone_error(where: str, lost: DoorLost) -> ClusterError:
-    why = str(lost.__cause__ or "").partition("\n")[0]
-    return ClusterError(f"{where} can't be reached any more{why and ': '}{why}")
+    return ClusterError(f"{where} can't be reached any more: {lost.why}")
 
 
 def _new_question(

@@ -214,8 +214,8 @@ async def _open_group(
                     await host.close()
                     connection.forget_door(host.door)
                     connection.plans.pop(host.door)
-        if group._failure is not None:
-            raise group._failure
+    if group._failure is not None:
+        raise group._failure
 
 
 def _plan(connection: Connection, spec: SupervisorSpec) -> bytes:
@@ -313,11 +313,10 @@ class _Actor:
             group._end(None)
 
     async def _lost(self, lost: DoorLost) -> None:
-        why = str(lost.__cause__ or "").strip().partition("\n")[0]
         if not lost.returns:
-            raise ClusterError(f"an actor of a group is gone for good: {why}") from lost
+            raise ClusterError(f"an actor of a group is gone for good: {lost.why}") from lost
         if not self._missed:  # each try to reach it comes here
-            logger.warning("an actor of a group has died; Ray starts it again: %s", why)
+            logger.warning("an actor of a group has died; Ray starts it again: %s", lost.why)
         self._up, self._missed = False, True
         await trio.sleep(_AGAIN_SECONDS)
 

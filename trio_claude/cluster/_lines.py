@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
+BROKEN = b""
+"""Answered to what comes by a line that is broken, as its other end doesn't know yet."""
+
 LineId: TypeAlias = tuple[int, int]
 """The life of the asking process, and which of its lines it is: of two, the greater is the newer."""
 
@@ -67,7 +70,7 @@ class Line:
         asker: str,
         number: LineId,
         life: int | None,
-        on_break: Callable[[Line, DoorLost], None],
+        on_break: Callable[[DoorLost], None],
     ) -> None:
         self.peer = peer
         self._asker = asker
@@ -104,7 +107,9 @@ class Line:
         def answered(outcome: Callable[[], bytes]) -> None:
             self._unanswered.discard(answer)
             try:
-                outcome()
+                if outcome() == BROKEN:
+                    self._unanswered.add(answer)
+                    self.cut(DoorLost(returns=True))
             except DoorLost as exc:
                 self.cut(exc)
             except ClusterError:
@@ -139,7 +144,7 @@ class Line:
 
         for answer in unanswered:
             answer.give(broken)
-        self._on_break(self, lost)
+        self._on_break(lost)
 
 
 @final

@@ -6,7 +6,7 @@ order. All that is done is done through what a handle of this run does, so that 
 same from afar.
 
 An asker that dies can't leave what it has begun. So for each asker there is one call that never
-ends while it lives; when it fails, everything of that asker's is left.
+ends while it lives; when it fails, everything of that asker's is left, and its line is broken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trio
 from .._errors import Interrupted, ProtocolError, SessionTerminated
 from .._messages import InputJSONDelta, ResultMessage, TextDelta, ThinkingDelta
 from .._session.stream import ResponseStream
-from ._lines import InOrder
+from ._lines import BROKEN, InOrder
 from ._wire import BATCH_SIZE, Request, Said, dumps, loads, size_of
 from ._wire_errors import dumps_error
 
@@ -60,11 +60,11 @@ class Service:
     def __init__(
         self,
         find: Find,
-        until_gone: Callable[[str], Awaitable[None]],
+        until_lost: Callable[[str], Awaitable[bool]],
         do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
     ) -> None:
         self._find = find
-        self._until_gone = until_gone
+        self._until_lost = until_lost
         self._do = do
         self._askers: dict[str, _Asker] = {}
         self._nursery: trio.Nursery | None = None
@@ -99,8 +99,8 @@ class Service:
                 known.leave()  # nobody waits for what came by a line that is broken
             known = self._askers[asker] = _Asker(line)
             self._nursery.start_soon(self._wait_for_its_end, asker, known)
-        if known.line > line:
-            answer(_refusal(NotHere("it came by a line that is broken")))
+        if known.broken or known.line > line:
+            answer(BROKEN)
             return
         for due in known.calls.put(place, (data, answer)):
             self._begin(self._nursery, known, *due)
@@ -137,7 +137,11 @@ class Service:
             job.leave(answer)
 
     async def _wait_for_its_end(self, name: str, asker: _Asker) -> None:
-        await self._until_gone(name)
+        # One that only could not be reached for a moment may still ask by this line, where it was
+        # left: it is told then that the line is broken.
+        while await self._until_lost(name):
+            asker.broken = True
+            asker.leave()
         if self._askers.get(name) is asker:
             del self._askers[name]
         asker.leave()
@@ -149,6 +153,7 @@ class _Asker:
 
     def __init__(self, line: LineId) -> None:
         self.line = line
+        self.broken = False
         self.calls: InOrder[tuple[bytes, Callable[[bytes], None]]] = InOrder()
         self.jobs: dict[int, _Job] = {}
 

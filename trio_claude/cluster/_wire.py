@@ -5,9 +5,10 @@ asker's, under which it can be asked on (``more``) or left (``leave``)::
 
     ask      a question: taken, or still in line, or answered already
     more     what has come since: the next events, or the end
+    unask    answer the `more` that is under way now: its reader was cancelled
     leave    nobody wants it any more; answered once it is off the session
     clear · interrupt · stop · control      the handle's other methods
-    start_session · terminate_session · restart_session · list_sessions · statistics   a group's
+    start_session · terminate_session · restart_session · list_sessions   a group's
 
 So nobody is sent what they did not ask for: an answer whose reader doesn't read waits at its source,
 but for the one batch that was asked for ahead.
