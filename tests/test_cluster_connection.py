@@ -183,6 +183,13 @@ async def test_a_cluster_that_is_not_there(fake: FakeRay) -> None:
     assert connected_cluster() is None
 
 
+async def test_a_door_that_is_asked_when_the_connection_has_ended(fake: FakeRay) -> None:
+    """Whoever waits for its end is told that it is there, and nobody calls Ray any more."""
+    async with connected() as connection:
+        pass
+    assert not await connection._until_lost("there")
+
+
 async def test_an_address_where_nobody_answers(fake: FakeRay) -> None:
     """Ray isn't even asked: it would try for minutes."""
     with socket.socket() as listener:
@@ -209,7 +216,7 @@ async def test_a_cluster_that_does_not_answer(
     go = threading.Event()
     monkeypatch.setattr(_ray, "connect", lambda address, namespace: go.wait())
     monkeypatch.setattr(_connection, "_CONNECTING_SECONDS", 0.01)
-    with pytest.raises(ClusterError, match="no Ray cluster answered at address=.auto. in 0"):
+    with pytest.raises(ClusterError, match="no Ray cluster answered at address='auto' in"):
         async with cluster.connect():
             raise AssertionError
     go.set()

@@ -29,6 +29,7 @@ from trio_claude import (
     whereis,
 )
 from trio_claude.cluster import Group, _connection, _group, open_group
+from trio_claude.cluster._actors import DoorLost
 from trio_claude.cluster._connection import Connection
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
@@ -95,10 +96,13 @@ async def test_a_group_runs_elsewhere(fake: FakeRay) -> None:
 
 async def test_a_handle_whose_group_was_left(fake: FakeRay) -> None:
     """Its session is stopped, at once, and not crashed."""
-    async with connected():
+    async with connected() as connection:
         async with open_group([spec("a", says())]) as group:
             handle = group.get_session("a")
             assert str(await handle.query("Hi")) == "yes"
+            line = await connection.reach(hosts(fake, connection)[0])
+        with pytest.raises(DoorLost):
+            line.ask("renew", 0)
         assert handle.status == "stopped"
         with pytest.raises(SessionTerminated):
             await handle.query("Hi")
@@ -466,7 +470,8 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
                 assert [info.id for info in await group.list_sessions()] == ["a"]
 
             nursery.start_soon(list_them)
-            await wait_all_tasks_blocked(0.001)
+            for _ in range(20):  # until it waits; others try to reach the actor all the time
+                await trio.lowlevel.checkpoint()
             fake.start_again(door)
         await until_stands(connection, next(iter(group._known)), "running")
 
@@ -496,6 +501,8 @@ async def test_ids_are_those_of_the_whole_group(fake: FakeRay) -> None:
     async with group_of(fake, spec("a", says()), replicas=2) as (group, _):
         with pytest.raises(SessionExists, match="this group has a session with the id 'a'"):
             await group.start_session(spec("a", says()))
+        with pytest.raises(ConfigurationError, match="must be hashable"):
+            group.get_session([])  # type: ignore[arg-type]
 
 
 async def test_an_actor_that_dies_while_it_is_asked(fake: FakeRay) -> None:

@@ -513,6 +513,44 @@ async def test_what_came_by_a_broken_line_is_left(autojump_clock: MockClock) -> 
         await gone(process, "a")
 
 
+async def test_what_is_asked_for_can_be_taken_back(autojump_clock: MockClock) -> None:
+    """It is answered at once, with nothing, and what comes later is for who asks again; where nothing
+    was asked for, there is nothing to take back."""
+    backend = ScriptedBackend(lambda turn: ["one", 10.0, "two"])
+    async with asked("a", backend=backend) as process:
+        await process.ask(1, "a").wait()
+        assert (await process.call("unask", 1).wait()).state == "taken"
+        seen: list[Event] = []
+        while "one" not in [getattr(event, "text", None) for event in seen]:
+            seen += (await process.more(1).wait()).events
+        pending = process.more(1)
+        await wait_all_tasks_blocked()
+        await process.call("unask", 1).wait()
+        said = await pending.wait()
+        assert (said.state, list(said.events)) == ("events", [])
+        said = await process.more(1).wait()
+        while said.state != "end":
+            seen += said.events
+            said = await process.more(1).wait()
+        assert "two" in [getattr(event, "text", None) for event in seen]
+        assert said.error is None
+
+
+async def test_who_leaves_when_it_has_succeeded_is_given_the_result(
+    autojump_clock: MockClock,
+) -> None:
+    """Though they have not asked for it yet: the conversation has the turn."""
+    async with asked("a", backend=ScriptedBackend(lambda turn: [1.0, "yes"])) as process:
+        first = process.ask(1, "a", whole=True)
+        second = process.ask(2, "a", whole=True)
+        assert (await second.wait()).state == "waiting"
+        await first.end()
+        assert (await process.more(2).wait()).state == "taken"
+        await trio.sleep(5)
+        said = await process.leave(2).end()
+        assert "yes" == str(said.events[-1])
+
+
 async def test_an_asker_that_was_cut_off_for_a_moment_is_told(autojump_clock: MockClock) -> None:
     """What it had begun is left; and what it asks by the same line says that this is broken, where
     it would wait for what was before it."""

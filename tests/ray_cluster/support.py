@@ -18,6 +18,7 @@ import trio
 from ray.core.generated import gcs_pb2
 
 from trio_claude import Global, ResponseStream, SessionHandle, SessionSpec, TextDelta, cluster
+from trio_claude.cluster._far import FarSession
 from trio_claude.simulator import Simulator
 from trio_claude.testing._leftovers import all_tasks, wait_no_task_beside
 
@@ -335,6 +336,18 @@ async def read_all(stream: ResponseStream) -> None:
     """Read an answer to its end."""
     async for _ in stream:
         pass
+
+
+@asynccontextmanager
+async def another_life(handle: SessionHandle) -> AsyncIterator[None]:
+    """What ends the process of a session elsewhere; waits until the next one is heard of. Who asks
+    before that may be told SessionCrashed: nobody knows whether a question had reached the old one."""
+    session = handle._target
+    assert isinstance(session, FarSession)
+    before = session.born
+    yield
+    await eventually(lambda: session.born != before)
+    await until(handle, "running")
 
 
 async def until(handle: SessionHandle, status: str) -> None:

@@ -29,6 +29,7 @@ from .support import (
     Nodes,
     Process,
     There,
+    another_life,
     connected,
     eventually,
     far,
@@ -143,10 +144,9 @@ async def test_an_idle_actor_dies(nodes: Nodes, namespace: str) -> None:
         async with cluster.open_group([far("a", simulator)]) as group:
             handle = group.get_session(Global("a"))
             await handle.query(LEARN)
-            await until(handle, "running")
             actor = await nodes.the("Host", namespace)
-            actor.kill()
-            await nodes.the("Host", namespace, but=actor)
+            async with another_life(handle):
+                actor.kill()
             with trio.fail_after(2 * CRASH_SECONDS):
                 assert DONT_KNOW in str(await handle.query(ASK))
                 [info] = await group.list_sessions()

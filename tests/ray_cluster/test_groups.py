@@ -34,6 +34,7 @@ from .support import (
     KEY_OF_THE_CLUSTER,
     Nodes,
     Process,
+    another_life,
     connected,
     far,
     read_to_text,
@@ -317,8 +318,8 @@ async def test_a_key_is_nowhere(nodes: Nodes, namespace: str) -> None:
         async with cluster.open_group(specs, defaults=trio_claude.SessionOptions()) as group:
             await trio_claude.query(Global("a"), "Hello")
             actor = await nodes.the("Host", namespace)
-            actor.kill()
-            await nodes.the("Host", namespace, but=actor)
+            async with another_life(group.get_session(Global("b"))):
+                actor.kill()
             await trio_claude.query(Global("b"), "Hello")
             await group.start_session(far("c", simulator, api_key=KEY))
             with pytest.raises(SessionExists):

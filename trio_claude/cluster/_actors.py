@@ -168,6 +168,10 @@ class Registry(ABC):
 
     # ---- what processes call --------------------------------------------------------------------
 
+    async def begin(self) -> None:
+        """It was just started, or was there already."""
+        await self._rebuild()
+
     async def join(self, door: str) -> News:
         """A process is there; gives all names."""
         await self._rebuild()

@@ -109,6 +109,7 @@ class Connection:
         # What this process holds, and what it has heard of what all hold.
         self._mine: dict[Hashable, _Mine] = {}
         self._born: WeakKeyDictionary[Inbox, int] = WeakKeyDictionary()
+        self._freeing: dict[Hashable, trio.Event] = {}
         self._claiming: set[Hashable] = set()
         self._untold: set[Hashable] = set()
         self._to_tell = trio.Event()
@@ -218,6 +219,8 @@ class Connection:
                 continue
             mine.serial = next(self._serials)
             holder = await self._ask_registry("claim", name, mine.entry)
+            if self._mine.get(name) is not mine:
+                continue  # it was given back meanwhile
             if holder is not None and holder.door != self.door:
                 raise ClusterError(
                     f"the name {name!r} was given to a session in {holder.where}, while the registry "
@@ -285,6 +288,8 @@ class Connection:
         inbox = handle._target
         assert isinstance(inbox, Inbox)
         entry = self._entry(inbox)
+        while name in self._freeing:
+            await self._freeing[name].wait()
         if name in self._mine or name in self._claiming:
             raise SessionExists(f"the name {name!r} is taken, by another session of this run")
         self._claiming.add(name)
@@ -336,11 +341,14 @@ class Connection:
         mine.inbox.on_change = None
         if self.closing or self.failure is not None:
             return  # all of them are freed at once
+        freed = self._freeing[name] = trio.Event()
         with trio.move_on_after(_LEAVING_SECONDS, shield=True):
             try:
                 await self._ask_registry("release", self.door, name)
             except ClusterError as exc:
                 self.fail(exc)
+        del self._freeing[name]
+        freed.set()
 
     def lookup(self, name: Global) -> SessionHandle | None:
         mine = self._mine.get(name)

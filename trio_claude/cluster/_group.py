@@ -27,9 +27,9 @@ from .._supervision.events import logger
 from .._supervision.info import SessionInfo
 from .._supervision.names import Global, connected_cluster, there_are
 from .._supervision.spec import SupervisorSpec
-from .._validation import is_count, is_seconds
+from .._validation import is_count, is_hashable, is_seconds
 from ._actors import DoorLost
-from ._wire import loads
+from ._wire import Member, loads
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ class Group:
         self._body = trio.CancelScope()
         self._failure: Exception | None = None
         self._closed = False
-        self._known: dict[Name, FarSession] = {}
+        self._known: dict[Hashable, FarSession] = {}
 
     def __repr__(self) -> str:
         return f"<Group {'ended' if self._closed else f'in {len(self._actors)} actors'}>"
@@ -451,7 +451,9 @@ class Group:
 
     def _know(self, actor: _Actor, entries: Iterable[tuple[Name, Entry]]) -> None:
         """What the actor has started; of an earlier life, it has nothing any more."""
-        sessions = {name: self._connection.learn(name, entry) for name, entry in entries}
+        sessions: dict[Hashable, FarSession] = {
+            name: self._connection.learn(name, entry) for name, entry in entries
+        }
         for name, session in list(self._known.items()):
             if session.door == actor.door and name not in sessions:
                 del self._known[name]
@@ -459,6 +461,11 @@ class Group:
 
     def _find(self, id: Hashable) -> FarSession:  # noqa: A002
         self._check_open()
+        if not is_hashable(id):
+            raise ConfigurationError(f"an id or name must be hashable, not {id!r}")
+        for name in (id, *(Member(actor.door, id) for actor in self._actors)):  # there may be many
+            if name in self._known:
+                return self._known[name]
         for session in self._known.values():
             if id in (session.id, session.name, session.handle):
                 return session

@@ -253,11 +253,14 @@ def registry(namespace: str) -> Peer:
         "lifetime": "detached",
         "get_if_exists": True,
         "num_cpus": 0,
+        "resources": {"node:__internal_head__": 0.001},  # if the head is gone, so is the cluster
         **_OPTIONS,
         "max_restarts": -1,
         "max_task_retries": -1,
     }
-    return Peer(ray.remote(RayRegistry).options(**options).remote(namespace))
+    actor = ray.remote(RayRegistry).options(**options).remote(namespace)
+    actor.begin.remote()  # so that it ends by itself, should this process die before it joins
+    return Peer(actor)
 
 
 class RayRegistry(Registry):
