@@ -169,7 +169,8 @@ async def test_an_actor_is_gone_for_good(nodes: Nodes, namespace: str, restarts:
                 handle = group.get_session(Global("a"))
                 actor = await nodes.the("Host", namespace)
                 for _ in range(restarts):
-                    actor.kill()
+                    async with another_life(handle):
+                        actor.kill()
                     actor = await nodes.the("Host", namespace, but=actor)
                     await handle.query("Hello")
                 hold = simulator.hold_next()

@@ -259,7 +259,8 @@ def registry(namespace: str) -> Peer:
         "max_task_retries": -1,
     }
     actor = ray.remote(RayRegistry).options(**options).remote(namespace)
-    actor.begin.remote()  # so that it ends by itself, should this process die before it joins
+    # So that it ends by itself, should this process die before it joins.
+    actor.begin.remote()  # type: ignore[attr-defined]
     return Peer(actor)
 
 
