@@ -1264,11 +1264,11 @@ MUTATIONS = (
         "name-outlives-its-session",
         _CLUSTER,
         '                await self._ask_registry("release", self.door, name)\n'
-        "            except ClusterError as exc:\n                self.fail(exc)\n\n"
-        "    def lookup",
+        "            except ClusterError as exc:\n                self.fail(exc)\n"
+        "        del self",
         "                await trio.lowlevel.checkpoint()\n"
-        "            except ClusterError as exc:\n                self.fail(exc)\n\n"
-        "    def lookup",
+        "            except ClusterError as exc:\n                self.fail(exc)\n"
+        "        del self",
         "the name of a session that has stopped is free",
     ),
     Mutation(
