@@ -26,8 +26,6 @@ async def open_hidden_nursery() -> AsyncIterator[trio.Nursery]:
             except trio.Cancelled:
                 raise
             except BaseException as exc:
-                if nursery.cancel_scope.cancel_called:
-                    raise  # a task has failed: its error comes out, with this one
                 raised = exc  # around the nursery, which would put it into a group
             finally:
                 nursery.cancel_scope.cancel(reason="the block has ended")
