@@ -301,7 +301,11 @@ async def test_a_callback_for_remarks_that_raises_crashes_the_session(tmp_path: 
     def stderr(line: str) -> None:
         raise ZeroDivisionError(line)
 
-    claude = scripted_claude(tmp_path, fault("flood", at="delta 3", size=1000))
+    claude = scripted_claude(
+        tmp_path,
+        fault("flood", at="delta 3", size=1000),
+        fault("hang", at="delta 4"),  # else the answer may be whole before the remark is read
+    )
     async with session(claude, stderr=stderr) as a:
         cause = await crash_of(a)
     assert isinstance(cause, ZeroDivisionError)
