@@ -610,6 +610,18 @@ def test_the_registry_ends_when_the_last_door_is_gone() -> None:
     run(main)
 
 
+def test_a_registry_that_nobody_joins_ends() -> None:
+    """Whoever started it has died meanwhile."""
+
+    async def main() -> None:
+        names = Doors()
+        await names.begin()
+        await settled()
+        assert names.ended == 1
+
+    run(main)
+
+
 def test_the_registry_stays_if_somebody_joins_before_it_ends() -> None:
     """The call of one who comes at that moment is not lost."""
 

@@ -28,6 +28,7 @@ from trio_claude import (
     SessionSpec,
     SessionTerminated,
     TextDelta,
+    TrioClaudeError,
     UsageError,
     Via,
     cluster,
@@ -181,6 +182,29 @@ async def test_a_cluster_that_is_not_there(fake: FakeRay) -> None:
         async with cluster.connect("nowhere"):
             raise AssertionError
     assert connected_cluster() is None
+
+
+async def test_what_is_heard_otherwise_than_by_news_is_known_at_once(fake: FakeRay) -> None:
+    """Such as what a group's actor has started."""
+    async with connected() as connection:
+        session = connection.learn(A, Entry("there", 1, "somewhere", A, A, "running", None))
+        assert whereis(A) is session.handle
+        assert connection.learn(A, connection._table[A]) is session
+
+
+async def test_a_name_that_is_being_freed_is_waited_for(fake: FakeRay) -> None:
+    """By who wants it in the same process: what is released late must not be theirs."""
+    async with connected(), open_supervisor([spec(A)]) as supervisor, open_supervisor() as another:
+        gate = fake.hold("release")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.terminate_session, A)
+            await gate.reached()
+            nursery.start_soon(another.start_session, spec(A))
+            for _ in range(20):  # until it waits
+                await trio.lowlevel.checkpoint()
+            assert whereis(A) is None
+            gate.open()
+        assert str(await query(A, "Hi"))
 
 
 async def test_a_door_that_is_asked_when_the_connection_has_ended(fake: FakeRay) -> None:
@@ -888,7 +912,7 @@ async def test_what_an_asker_has_begun_ends_with_it(fake: FakeRay) -> None:
             async with trio.open_nursery() as nursery:
 
                 async def lose() -> None:
-                    with pytest.raises((SessionCrashed, ClusterError)):
+                    with pytest.raises(TrioClaudeError):  # it is dead: whatever it hears last
                         await other.do(ask)
 
                 nursery.start_soon(lose)

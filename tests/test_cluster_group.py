@@ -94,6 +94,14 @@ async def test_a_group_runs_elsewhere(fake: FakeRay) -> None:
         await handle.query("Hi")
 
 
+async def test_a_session_is_found_by_its_name_too(fake: FakeRay) -> None:
+    """And by its handle; as with a supervisor."""
+    async with group_of(fake, spec("n", says(), id="i")) as (group, _):
+        handle = group.get_session("i")
+        for id_ in ("n", handle):
+            assert handle is group.get_session(id_)
+
+
 async def test_a_handle_whose_group_was_left(fake: FakeRay) -> None:
     """Its session is stopped, at once, and not crashed."""
     async with connected() as connection:

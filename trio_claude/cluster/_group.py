@@ -211,9 +211,7 @@ async def _open_group(
             group._closed = True
             with trio.CancelScope(shield=True):
                 for host in reversed(hosts):
-                    await host.close()
-                    connection.forget_door(host.door)
-                    connection.plans.pop(host.door)
+                    await host.close(connection)
     if group._failure is not None:
         raise group._failure
 
@@ -320,7 +318,7 @@ class _Actor:
         self._up, self._missed = False, True
         await trio.sleep(_AGAIN_SECONDS)
 
-    async def close(self) -> None:
+    async def close(self, connection: Connection) -> None:
         """Let its sessions stop, and end it."""
         if self._up:  # else it may never be there to answer
             with trio.move_on_after(self.grace) as patience, suppress(DoorLost, ClusterError):
@@ -329,7 +327,9 @@ class _Actor:
                 logger.warning(
                     "an actor of a group has not ended in %g seconds, and is killed", self.grace
                 )
+        connection.forget_door(self.door)
         await trio.to_thread.run_sync(self.peer.kill)
+        del connection.plans[self.door]
 
 
 def _value(data: bytes) -> Any:
