@@ -113,11 +113,7 @@ def received(stream: socket.socket, size: int) -> bytes:
                 importlib.util.find_spec("claude_agent_sdk") is None, reason="needs its SDK"
             ),
         ),
-        pytest.param(
-            Sample("cluster.across", {"turns": 3, "streams": 1, "events": 50}),
-            "event",
-            marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray"),
-        ),
+        # Not "cluster.across": no Ray is started here. `nox -s bench -- --short` takes it.
         (Sample("cli.turn", {"turns": 3, "events": 5}), "beyond"),
         (Sample("cli.floor", {"turns": 3, "events": 5}), "beyond"),
     ],
