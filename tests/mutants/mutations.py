@@ -1281,7 +1281,7 @@ MUTATIONS = (
     Mutation(
         "key-outlives-its-actor",
         _GROUP,
-        "connection.plans.pop(host.door)",
+        "del connection.plans[self.door]",
         "pass",
         "what may have a key in it is kept no longer than its actor lives",
     ),
