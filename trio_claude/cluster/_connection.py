@@ -29,7 +29,7 @@ from .._supervision.names import Global, set_cluster
 from . import _ray
 from ._actors import DoorLost
 from ._far import ByName, FarSession
-from ._lines import Line
+from ._lines import Line, leave_unheard
 from ._service import NotHere, Service
 from ._wire import Entry, Member, is_plain
 from ._wire_errors import loads_error
@@ -470,8 +470,7 @@ class Connection:
             try:
                 said = await answer.wait()
             except trio.Cancelled:
-                with suppress(DoorLost):
-                    line.ask("leave", number)
+                leave_unheard(line, number)
                 raise
         except DoorLost as exc:
             raise ClusterError(f"an actor can't be reached: {_why(exc)}") from exc

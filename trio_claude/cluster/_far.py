@@ -33,6 +33,7 @@ from .._session.question import Question
 from .._session.target import Askable, Target, checked_prompt
 from .._supervision.names import Global, not_found
 from ._actors import DoorLost
+from ._lines import leave_unheard
 from ._service import NotHere
 from ._wire_errors import loads_error
 
@@ -249,7 +250,7 @@ class FarSession(Target):
             said = await answer.wait()
         except trio.Cancelled:
             if leaves:
-                _leave_unheard(line, number)
+                leave_unheard(line, number)
             raise
         return self.take(said)
 
@@ -305,7 +306,7 @@ class FarQuestion(Question):
             raise
         except BaseException:  # such as KeyboardInterrupt, after which nobody waits for anything
             if self._line is not None:
-                _leave_unheard(self._line, self._number)
+                leave_unheard(self._line, self._number)
             self._left()
             raise
 
@@ -377,7 +378,7 @@ class FarQuestion(Question):
     def _give_up(self, lost: DoorLost) -> None:
         assert self._session is not None
         assert self._line is not None
-        _leave_unheard(self._line, self._number)  # should only the way there have been cut
+        leave_unheard(self._line, self._number)  # should only the way there have been cut
         self.end(self._session.crashed(lost, self._asked))
 
     def _end(self, said: Said) -> None:
@@ -443,9 +444,3 @@ class FarQuestion(Question):
                 await line.ask("leave", self._number).wait()
         finally:
             self.end(Interrupted("the turn was abandoned"))
-
-
-def _leave_unheard(line: Line, number: int) -> None:
-    """Leave what was asked, and don't wait for that."""
-    with suppress(DoorLost):
-        line.ask("leave", number)

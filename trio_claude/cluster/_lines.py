@@ -9,6 +9,7 @@ one has nobody any more who waits for it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 
 import trio
@@ -145,6 +146,12 @@ class Line:
         for answer in unanswered:
             answer.give(broken)
         self._on_break(lost)
+
+
+def leave_unheard(line: Line, number: int) -> None:
+    """Leave what was asked, and don't wait for that."""
+    with suppress(DoorLost):
+        line.ask("leave", number)
 
 
 @final
