@@ -27,9 +27,10 @@ import ray.exceptions
 import trio
 
 from trio_claude._errors import ClusterError
-from trio_claude.cluster import _actors, _connection, _group, _ray
-from trio_claude.cluster._actors import DoorLost, Mailbox, Registry
+from trio_claude.cluster import _doors, _ray, _registry
+from trio_claude.cluster._doors import DoorLost, Mailbox
 from trio_claude.cluster._host import Host
+from trio_claude.cluster._registry import Registry
 
 process: contextvars.ContextVar[str] = contextvars.ContextVar("process", default="main")
 """In which process this is."""
@@ -510,9 +511,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     monkeypatch.setattr(_ray, "registry", cluster.registry)
     monkeypatch.setattr(ray, "is_initialized", lambda: process.get() not in cluster.cut_off)
     monkeypatch.setattr(ray, "kill", cluster.kill_actor)
-    monkeypatch.setattr(_actors, "_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(_actors, "_ENDING_SECONDS", 0.0)
-    monkeypatch.setattr(_connection, "_AGAIN_SECONDS", 0.001)
-    monkeypatch.setattr(_group, "_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(_doors, "AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(_registry, "_ENDING_SECONDS", 0.0)
     yield cluster
     cluster.close()

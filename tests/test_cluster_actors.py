@@ -11,8 +11,9 @@ import attrs
 import pytest
 
 from trio_claude import Global
-from trio_claude.cluster import _actors
-from trio_claude.cluster._actors import Door, DoorLost, Mailbox, Registry, soon
+from trio_claude.cluster import _doors, _registry
+from trio_claude.cluster._doors import Door, DoorLost, Mailbox, soon
+from trio_claude.cluster._registry import Registry
 from trio_claude.cluster._wire import Entry
 
 A, B, C = Global("a"), Global("b"), Global("c")
@@ -82,8 +83,8 @@ async def settled() -> None:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing sleep for real."""
-    monkeypatch.setattr(_actors, "_AGAIN_SECONDS", 0)
-    monkeypatch.setattr(_actors, "_ENDING_SECONDS", 0)
+    monkeypatch.setattr(_doors, "AGAIN_SECONDS", 0)
+    monkeypatch.setattr(_registry, "_ENDING_SECONDS", 0)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -347,7 +348,7 @@ def test_of_two_that_a_new_registry_hears_of_late_one_has_the_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The one that had it answers while the other claims it: that one is told, and its door drops it."""
-    monkeypatch.setattr(_actors, "_REBUILDING_SECONDS", 0)
+    monkeypatch.setattr(_registry, "_REBUILDING_SECONDS", 0)
 
     async def main() -> None:
         names = Doors("one", "two")
@@ -484,7 +485,7 @@ def test_who_asks_a_new_registry_and_is_cancelled_cancels_nobody_else() -> None:
 
 def test_a_new_registry_does_not_wait_for_a_door_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that Ray is restarting may never be up; when it is, it is known what it holds."""
-    monkeypatch.setattr(_actors, "_REBUILDING_SECONDS", 0)
+    monkeypatch.setattr(_registry, "_REBUILDING_SECONDS", 0)
 
     async def main() -> None:
         names = Doors("one", "two")

@@ -39,11 +39,13 @@ from trio_claude import (
     whereis,
 )
 from trio_claude._supervision.names import connected_cluster
-from trio_claude.cluster import _connection, _ray
-from trio_claude.cluster._actors import DoorLost
-from trio_claude.cluster._connection import Connection, open_mailbox_connection
+from trio_claude.cluster import _driver, _names, _ray
+from trio_claude.cluster._connection import Connection
+from trio_claude.cluster._doors import DoorLost
+from trio_claude.cluster._driver import open_driver_connection
 from trio_claude.cluster._far import FarSession
-from trio_claude.cluster._service import NotHere
+from trio_claude.cluster._jobs import NotHere
+from trio_claude.cluster._names import Names
 from trio_claude.cluster._table import News
 from trio_claude.cluster._wire import Entry
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
@@ -61,33 +63,33 @@ _T = TypeVar("_T")
 async def connected(seconds: float = 10) -> AsyncIterator[Connection]:
     """This run, connected; nothing in it takes as long."""
     with trio.fail_after(seconds):
-        async with open_mailbox_connection("local", "tests") as connection:
+        async with open_driver_connection("local", "tests") as connection:
             yield connection
 
 
 async def until(connection: Connection, condition: Callable[[], object]) -> None:
     """Wait for news after which it holds."""
-    take_in = Connection._take_in
+    take_in = Names._take_in
     while not condition():
         heard = trio.Event()
 
         def hear(news: News, heard: trio.Event = heard) -> None:
-            take_in(connection, news)
+            take_in(connection.names, news)
             heard.set()
 
-        vars(connection)["_take_in"] = hear
+        vars(connection.names)["_take_in"] = hear
         try:
             with trio.fail_after(5):
                 await heard.wait()
         finally:
-            del vars(connection)["_take_in"]
+            del vars(connection.names)["_take_in"]
 
 
 async def until_stands(connection: Connection, name: Hashable, status: str | None) -> None:
     """Wait for the news that it stands so; None: that it is gone."""
 
     def stands() -> bool:
-        entry = connection._table.get(name)
+        entry = connection.names.copy.entries.get(name)
         return entry is None if status is None else entry is not None and entry.status == status
 
     await until(connection, stands)
@@ -164,9 +166,9 @@ async def test_a_block_leaves_nothing_behind(fake: FakeRay) -> None:
     with trio.fail_after(5):
         async with cluster.connect("local", namespace="tests") as given:
             assert given is None
-            connection = connected_cluster()
-            assert isinstance(connection, Connection)
-            assert fake.doors() == [connection.door]
+            names = connected_cluster()
+            assert isinstance(names, Names)
+            assert fake.doors() == [names.life.door]
             assert fake.connected == [("main", "local")]
             assert fake.do(lambda: len(fake.actors)) == 2
         assert connected_cluster() is None
@@ -187,9 +189,9 @@ async def test_a_cluster_that_is_not_there(fake: FakeRay) -> None:
 async def test_what_is_heard_otherwise_than_by_news_is_known_at_once(fake: FakeRay) -> None:
     """Such as what a group's actor has started."""
     async with connected() as connection:
-        session = connection.learn(A, Entry("there", 1, "somewhere", A, A, "running", None))
+        session = connection.names.learn(A, Entry("there", 1, "somewhere", A, A, "running", None))
         assert whereis(A) is session.handle
-        assert connection.learn(A, connection._table[A]) is session
+        assert connection.names.learn(A, connection.names.copy.entries[A]) is session
 
 
 async def test_a_name_that_is_being_freed_is_waited_for(fake: FakeRay) -> None:
@@ -211,7 +213,7 @@ async def test_a_door_that_is_asked_when_the_connection_has_ended(fake: FakeRay)
     """Whoever waits for its end is told that it is there, and nobody calls Ray any more."""
     async with connected() as connection:
         pass
-    assert not await connection._until_lost("there")
+    assert not await connection.peers.until_lost("there")
 
 
 async def test_an_address_where_nobody_answers(fake: FakeRay) -> None:
@@ -239,7 +241,7 @@ async def test_a_cluster_that_does_not_answer(
     """It is not waited for longer than that, and who waits can be cancelled."""
     go = threading.Event()
     monkeypatch.setattr(_ray, "connect", lambda address, namespace: go.wait())
-    monkeypatch.setattr(_connection, "_CONNECTING_SECONDS", 0.01)
+    monkeypatch.setattr(_driver, "_CONNECTING_SECONDS", 0.01)
     with pytest.raises(ClusterError, match="no Ray cluster answered at address='auto' in"):
         async with cluster.connect():
             raise AssertionError
@@ -271,8 +273,8 @@ async def test_who_is_connected_cannot_connect_again(fake: FakeRay) -> None:
         with pytest.raises(UsageError, match="connected to a cluster already"):
             async with connected():
                 raise AssertionError
-        assert connected_cluster() is connection
-        assert (fake.connected, fake.doors()) == ([("main", "local")], [connection.door])
+        assert connected_cluster() is connection.names
+        assert (fake.connected, fake.doors()) == ([("main", "local")], [connection.life.door])
     async with connected():
         pass
 
@@ -330,7 +332,7 @@ async def test_the_block_ends_when_its_door_is_lost(fake: FakeRay) -> None:
     with pytest.raises(ClusterError) as caught:
         async with connected() as connection:
             async with open_supervisor([spec(A, backend)]):
-                fake.kill(connection.door, why="killed on purpose")
+                fake.kill(connection.life.door, why="killed on purpose")
                 await trio.sleep_forever()
     assert str(caught.value) == (
         "the connection to the cluster is lost: The actor died: killed on purpose"
@@ -354,7 +356,7 @@ async def test_what_the_body_raises_is_told_beside(fake: FakeRay) -> None:
     with pytest.raises(ClusterError, match="is lost") as caught:
         async with connected() as connection:
             try:
-                fake.kill(connection.door)
+                fake.kill(connection.life.door)
                 await trio.sleep_forever()
             finally:
                 raise ValueError("mine")
@@ -365,13 +367,13 @@ async def test_only_the_first_cause_counts(fake: FakeRay) -> None:
     """What fails afterwards fails of it; and none where the block has been left."""
     with pytest.raises(ClusterError, match="one"):
         async with connected() as connection:
-            connection.fail(ClusterError("one"))
-            connection.fail(ValueError("two"))
+            connection.life.fail(ClusterError("one"))
+            connection.life.fail(ValueError("two"))
             await trio.sleep_forever()
     async with connected() as connection:
         pass
-    connection.fail(ValueError("late"))
-    assert connection.failure is None
+    connection.life.fail(ValueError("late"))
+    assert connection.life.failure is None
 
 
 async def test_a_registry_that_cannot_be_started_is_given_up(
@@ -408,7 +410,7 @@ async def test_who_cannot_leave_in_order_says_so(
 
     async with connected() as connection:
         await wait_all_tasks_blocked()
-        connection._registry = Gone()  # type: ignore[assignment]
+        connection.names._registry = Gone()  # type: ignore[assignment]
         monkeypatch.setattr(_ray, "registry", lambda namespace: Gone())
     assert [record.getMessage() for record in caplog.records] == [
         "could not leave the cluster in order: the registry of names can't be reached: cut off"
@@ -419,7 +421,7 @@ async def test_who_leaves_does_not_wait_for_ever(
     fake: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a registry that doesn't answer."""
-    monkeypatch.setattr(_connection, "_LEAVING_SECONDS", 0.01)
+    monkeypatch.setattr(_names, "_LEAVING_SECONDS", 0.01)
     gate = fake.hold("leave")
     async with connected():
         pass
@@ -449,7 +451,7 @@ async def test_a_session_elsewhere_is_found_and_asked(fake: FakeRay) -> None:
         await handle.interrupt()
         with pytest.raises(UsageError, match="has no mcp_status"):
             await handle.mcp_status()
-        assert connection.names() == [A]
+        assert connection.names.names() == [A]
         with pytest.raises(SessionNotFound, match=r"there are Global\(key='a'\)"):
             get_session(B)
 
@@ -479,7 +481,7 @@ async def test_only_global_names_are_the_clusters(fake: FakeRay) -> None:
     registry = LocalRegistry()
     async with connected() as connection:
         async with open_supervisor([spec("a"), spec(Via(registry, "b")), spec(None)]):
-            assert connection.entries() == []
+            assert connection.names.entries() == []
             assert registry.keys() == ("b",)
             assert str(await query("a", "Hi"))
 
@@ -493,7 +495,7 @@ async def test_a_name_that_is_not_plain_data_is_refused(fake: FakeRay) -> None:
                 raise AssertionError
         with pytest.raises(ConfigurationError, match="can't be known in a cluster"):
             await query(odd, "Hi")
-        assert connection._mine == {}
+        assert connection.names._mine == {}
 
 
 async def test_an_id_that_is_not_plain_data_is_sent_as_text(fake: FakeRay) -> None:
@@ -505,7 +507,7 @@ async def test_an_id_that_is_not_plain_data_is_sent_as_text(fake: FakeRay) -> No
 
     async with connected() as connection:
         async with open_supervisor([spec(A, id=Odd())]):
-            ((name, entry),) = connection.entries()
+            ((name, entry),) = connection.names.entries()
             assert (name, entry.id, entry.called) == (A, "odd", A)
 
 
@@ -516,7 +518,7 @@ async def test_a_question_by_name_asks_the_registry(fake: FakeRay) -> None:
         async with open_supervisor([spec("wakes")]):
             pass
         async with other_process(spec(A, scripted("yes"))):
-            connection._table.pop(A, None)
+            connection.names.copy.entries.pop(A, None)
             if whereis(A) is None:
                 assert str(await query(A, "Hi")) == "yes"
             assert whereis(A) is not None
@@ -546,11 +548,11 @@ async def test_a_name_that_changes_hands(fake: FakeRay) -> None:
         async with other_process(spec(A, scripted("old"))):
             await query(A, "Hi")
             old = get_session(A)
-        door = connection._table[A].door
+        door = connection.names.copy.entries[A].door
         async with other_process(spec(A, scripted("new"))):
             assert get_session(A) is old  # as far as it has heard
             gate.open()
-            await until(connection, lambda: connection._table[A].door != door)
+            await until(connection, lambda: connection.names.copy.entries[A].door != door)
             assert old.status == "stopped"
             assert get_session(A) is not old
             assert str(await query(A, "Hi")) == "new"
@@ -565,7 +567,7 @@ async def test_a_name_that_has_changed_hands_unheard(fake: FakeRay) -> None:
             handle = get_session(A)
             gate = fake.hold("changes", answers=True)
             await handle.stop()
-            entry = connection._table.get(A)
+            entry = connection.names.copy.entries.get(A)
             async with open_supervisor():
                 pass
             if entry is not None:
@@ -590,19 +592,37 @@ async def test_who_is_cancelled_while_a_name_is_claimed_gives_it_back(fake: Fake
                 await gate.reached()
                 scope.cancel()
         assert scope.cancelled_caught
-        assert connection._mine == {}
+        assert connection.names._mine == {}
         gate.open()
         async with other_process(spec(A)):
             assert str(await query(A, "Hi", model=None))
 
 
+async def test_who_starts_again_after_a_cancelled_start_waits_for_the_name(fake: FakeRay) -> None:
+    """Nobody has it, so nobody is refused it."""
+    gate = fake.hold("hold")
+    async with connected(), open_supervisor() as supervisor:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.start_session, spec(A))
+                await gate.reached()
+                scope.cancel()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.start_session, spec(A))
+            for _ in range(20):  # until it waits
+                await trio.lowlevel.checkpoint()
+            gate.open()
+        assert whereis(A) is supervisor.get_session(A)
+
+
 async def test_who_is_cancelled_with_no_registry_has_claimed_nothing(fake: FakeRay) -> None:
     """There is none to give anything back to."""
     async with connected() as connection:
-        connection._registry = None
+        connection.names._registry = None
         with trio.CancelScope() as scope:
             scope.cancel()
-            await connection.register(SessionHandle(_inbox()))
+            await connection.names.register(SessionHandle(_inbox()))
         assert scope.cancelled_caught
 
 
@@ -618,11 +638,11 @@ async def test_a_session_that_outlives_the_block_has_no_name_in_it(fake: FakeRay
     async with connected() as connection:
         pass
     handle = SessionHandle(_inbox())
-    await connection.register(handle)
-    await connection.unregister(handle)
-    assert connection._mine == {}
+    await connection.names.register(handle)
+    await connection.names.unregister(handle)
+    assert connection.names._mine == {}
     with pytest.raises(ClusterError, match="the connection to the cluster has ended"):
-        await connection.settle()
+        await connection.names.settle()
 
 
 async def test_a_name_that_cannot_be_given_back_ends_the_connection(
@@ -637,7 +657,7 @@ async def test_a_name_that_cannot_be_given_back_ends_the_connection(
     with pytest.raises(ClusterError, match="the registry of names can't be reached"):
         async with connected() as connection:
             async with open_supervisor([spec(A)]) as supervisor:
-                connection._registry = Gone()  # type: ignore[assignment]
+                connection.names._registry = Gone()  # type: ignore[assignment]
                 monkeypatch.setattr(_ray, "registry", lambda namespace: Gone())
                 await supervisor.terminate_session(A)
                 await trio.sleep_forever()
@@ -650,7 +670,7 @@ async def test_a_session_may_outlive_the_block(fake: FakeRay) -> None:
             handle = await supervisor.start_session(spec(A, scripted()))
             await until_stands(connection, A, "running")
         assert str(await handle.query("Hi")) == "yes"
-        assert connection._mine == {}
+        assert connection.names._mine == {}
 
 
 async def test_a_name_that_cannot_be_claimed(
@@ -658,7 +678,7 @@ async def test_a_name_that_cannot_be_claimed(
 ) -> None:
     """Is claimed no more; the error is the caller's."""
     async with connected() as connection, open_supervisor() as supervisor:
-        ask_registry = connection._ask_registry
+        ask_registry = connection.names._ask_registry
 
         async def ask(method: str, *args: Any) -> Any:
             if method == "claim":
@@ -666,7 +686,7 @@ async def test_a_name_that_cannot_be_claimed(
             return await ask_registry(method, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(connection, "_ask_registry", ask)
+            patch.setattr(connection.names, "_ask_registry", ask)
             with pytest.raises(ClusterError, match="no"):
                 await supervisor.start_session(spec(A))
         await supervisor.start_session(spec(A))
@@ -684,7 +704,7 @@ async def test_who_is_cancelled_gives_back_only_what_is_its_own(fake: FakeRay) -
         assert scope.cancelled_caught
         gate.open()
         with trio.fail_after(5):
-            while connection._claiming:
+            while connection.names._claiming:
                 await wait_all_tasks_blocked(0.001)
         assert str(await query(A, "Hi")) == "other"
 
@@ -692,9 +712,13 @@ async def test_who_is_cancelled_gives_back_only_what_is_its_own(fake: FakeRay) -
 async def test_only_the_session_that_was_not_there_is_forgotten(fake: FakeRay) -> None:
     """Another that has its name by now is known on."""
     async with other_process(spec(A, scripted())), connected() as connection:
-        known = connection._table[A]
-        connection.forget(FarSession(connection, A, attrs.evolve(known, door="another")))
-        assert connection._table[A] is known
+        known = connection.names.copy.entries[A]
+        connection.names.forget(
+            FarSession(
+                connection.peers, A, attrs.evolve(known, door="another"), connection.names.forget
+            )
+        )
+        assert connection.names.copy.entries[A] is known
 
 
 async def test_a_registry_that_is_lost_again_while_it_is_joined(fake: FakeRay) -> None:
@@ -707,10 +731,13 @@ async def test_a_registry_that_is_lost_again_while_it_is_joined(fake: FakeRay) -
             fake.kill_registry()
             gate.open()
             fake.kill_registry()
-            version = connection._version
+            version = connection.names.copy.version
 
             def is_new() -> bool:
-                return connection._version != version and {A, B} <= connection._table.keys()
+                return (
+                    connection.names.copy.version != version
+                    and {A, B} <= connection.names.copy.entries.keys()
+                )
 
             await until(connection, is_new)
             with pytest.raises(SessionExists):
@@ -732,18 +759,18 @@ async def test_how_sessions_stand_is_told(fake: FakeRay) -> None:
 
         session_id = await other.do(ask)
         await until(connection, lambda: handle.session_id == session_id)
-        assert connection._table[A].session_id == session_id
+        assert connection.names.copy.entries[A].session_id == session_id
 
 
 async def test_a_change_of_what_is_gone_is_told_nobody(fake: FakeRay) -> None:
     """Of a name that is free again, or never was ours."""
     async with connected() as connection:
-        connection._changed(A)
-        assert not connection._to_tell.is_set()
-        connection._untold.add(A)
-        connection._to_tell.set()
+        connection.names._changed(A)
+        assert not connection.names._to_tell.is_set()
+        connection.names._untold.add(A)
+        connection.names._to_tell.set()
         await wait_all_tasks_blocked()
-        assert connection._untold == set()
+        assert connection.names._untold == set()
 
 
 async def test_a_registry_that_takes_us_for_restarting_is_told_better(fake: FakeRay) -> None:
@@ -751,7 +778,7 @@ async def test_a_registry_that_takes_us_for_restarting_is_told_better(fake: Fake
     async with connected() as connection, open_supervisor([spec(A)]) as supervisor:
         await until_stands(connection, A, "running")
         gate = fake.hold("update")
-        fake.blink(connection.door, "alive")
+        fake.blink(connection.life.door, "alive")
         await until_stands(connection, A, "restarting")
         assert supervisor.get_session(A).status == "running"
         gate.open()
@@ -770,13 +797,13 @@ async def test_a_new_registry_has_all_names(returns: bool, fake: FakeRay) -> Non
             mine = supervisor.get_session(B)
             handle = get_session(A)
             await mine.query("Hi")
-            assert connection._version is not None
-            life, _ = connection._version
+            assert connection.names.copy.version is not None
+            life, _ = connection.names.copy.version
             fake.kill_registry(returns=returns)
 
             def is_new() -> bool:
-                version = connection._version
-                entry = connection._table.get(B)
+                version = connection.names.copy.version
+                entry = connection.names.copy.entries.get(B)
                 return (
                     version is not None
                     and version[0] != life
@@ -805,14 +832,14 @@ async def test_a_name_that_a_new_registry_gave_to_another(
     """Then two have it: the one that was not heard loses its connection, and with it the name."""
     with pytest.raises(ClusterError) as caught:
         async with connected() as connection, open_supervisor([spec(A)]):
-            ask_registry = connection._ask_registry
+            ask_registry = connection.names._ask_registry
 
             async def ask(method: str, *args: Any) -> Any:
                 if method == "claim":
                     return Entry("d", 1, "process x", A, A, "running", None)
                 return await ask_registry(method, *args)
 
-            monkeypatch.setattr(connection, "_ask_registry", ask)
+            monkeypatch.setattr(connection.names, "_ask_registry", ask)
             fake.kill_registry(returns=True)
             await trio.sleep_forever()
     assert str(caught.value) == (
@@ -828,7 +855,7 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
     async with connected() as connection, open_supervisor([spec(A), spec(B)]) as supervisor:
         claimed: list[Hashable] = []
         done = trio.Event()
-        ask_registry = connection._ask_registry
+        ask_registry = connection.names._ask_registry
 
         async def ask(method: str, *args: Any) -> Any:
             if method == "claim":
@@ -837,7 +864,7 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
                 done.set()
             return await ask_registry(method, *args)
 
-        monkeypatch.setattr(connection, "_ask_registry", ask)
+        monkeypatch.setattr(connection.names, "_ask_registry", ask)
         fake.kill_registry(returns=True)
         await done.wait()
         await wait_all_tasks_blocked()
@@ -853,7 +880,7 @@ async def test_a_registry_that_two_calls_find_gone(fake: FakeRay) -> None:
         async with trio.open_nursery() as nursery:
 
             async def find() -> None:
-                found.append(await connection.resolve(A))
+                found.append(await connection.names.resolve(A))
 
             nursery.start_soon(find)
             await gate.reached()
@@ -938,7 +965,7 @@ async def test_a_turn_whose_way_was_cut_is_left(fake: FakeRay) -> None:
         async with stream(A, "Hi") as events:
             for _ in range(2):
                 await events.receive()
-            fake.blink(connection._table[A].door, "alive", "ask")
+            fake.blink(connection.names.copy.entries[A].door, "alive", "ask")
             await ended.wait()
             with pytest.raises(SessionCrashed):
                 await events.receive()
@@ -951,31 +978,31 @@ async def test_what_a_process_has_not_is_refused(fake: FakeRay) -> None:
     """It has no group, and no plan of anybody's."""
     async with other_process() as other, connected() as connection:
         del other
-        (door,) = [door for door in fake.doors() if door != connection.door]
+        (door,) = [door for door in fake.doors() if door != connection.life.door]
         with pytest.raises(NotHere, match="this process has no group"):
-            await connection.ask(door, "list_sessions")
+            await connection.peers.ask(door, "list_sessions")
         with pytest.raises(KeyError):
-            await connection.ask(door, "plan", "nobody's")
+            await connection.peers.ask(door, "plan", "nobody's")
 
 
 async def test_an_actor_that_is_not_there_cannot_be_asked(fake: FakeRay) -> None:
     """Whether it isn't found, or dies meanwhile."""
     async with connected() as connection:
         with pytest.raises(ClusterError, match="an actor can't be reached: Failed to look up"):
-            await connection.ask("nobody", "plan", "x")
-        await connection._until_lost("nobody")
+            await connection.peers.ask("nobody", "plan", "x")
+        await connection.peers.until_lost("nobody")
         with pytest.raises(DoorLost):
-            await connection.reach("nobody")
+            await connection.peers.reach("nobody")
 
 
 async def test_what_is_asked_is_called_off_with_its_caller(fake: FakeRay) -> None:
     """The other process hears of it."""
     async with other_process(), connected() as connection:
-        (door,) = [door for door in fake.doors() if door != connection.door]
+        (door,) = [door for door in fake.doors() if door != connection.life.door]
         gate = fake.hold("answer", door)
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection.ask, door, "plan", "x")
+                nursery.start_soon(connection.peers.ask, door, "plan", "x")
                 await gate.reached()
                 scope.cancel()
         assert scope.cancelled_caught
@@ -985,15 +1012,15 @@ async def test_what_is_asked_is_called_off_with_its_caller(fake: FakeRay) -> Non
 async def test_an_actor_that_returns_is_waited_for(fake: FakeRay) -> None:
     """As often as it takes."""
     async with other_process(), connected() as connection:
-        (door,) = [door for door in fake.doors() if door != connection.door]
+        (door,) = [door for door in fake.doors() if door != connection.life.door]
         gate = fake.hold("opened", door, answers=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.reach, door)
+            nursery.start_soon(connection.peers.reach, door)
             await gate.reached()
             gate.drop()
             fake.blink(door, "opened")
-        line = await connection.reach(door)
-        assert await connection.reach(door) is line
+        line = await connection.peers.reach(door)
+        assert await connection.peers.reach(door) is line
 
 
 async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1010,8 +1037,10 @@ async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.Monk
         looked.clear()
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                nursery.start_soon(connection.reach, connection._table[A].door)
-        assert [name for name in looked if name != connection.door] == [connection._table[A].door]
+                nursery.start_soon(connection.peers.reach, connection.names.copy.entries[A].door)
+        assert [name for name in looked if name != connection.life.door] == [
+            connection.names.copy.entries[A].door
+        ]
 
 
 # ---- after the block -----------------------------------------------------------------------------
@@ -1026,7 +1055,7 @@ async def test_nothing_is_begun_after_the_block(fake: FakeRay) -> None:
     async def begin() -> None:
         begun.append("it")
 
-    connection.start_soon(begin)
+    connection.life.start_soon(begin)
     await wait_all_tasks_blocked()
     assert begun == []
 

@@ -35,10 +35,12 @@ from trio_claude import (
 from trio_claude._session.handle import ask, read
 from trio_claude._session.question import Clear
 from trio_claude._session.target import Status
-from trio_claude.cluster import _far
-from trio_claude.cluster._actors import DoorLost
-from trio_claude.cluster._far import ByName, FarQuestion, FarSession, Wire
-from trio_claude.cluster._service import NotHere
+from trio_claude.cluster import _far_question
+from trio_claude.cluster._doors import DoorLost
+from trio_claude.cluster._far import ByName, FarSession
+from trio_claude.cluster._far_question import FarQuestion
+from trio_claude.cluster._jobs import NotHere
+from trio_claude.cluster._peers import Peers
 from trio_claude.cluster._wire import Entry, Said
 from trio_claude.cluster._wire_errors import dumps_error
 
@@ -108,9 +110,11 @@ class Script:
     number: int = 0
 
     @property
-    def wire(self) -> Wire:
+    def peers(self) -> Peers:
         """This, as what it stands for."""
-        return cast("Wire", self)
+        return cast("Peers", self)
+
+    do = Peers.do  # by what is here
 
     def next_number(self) -> int:
         """One more."""
@@ -158,7 +162,7 @@ class Script:
 
     def session(self, **how: Any) -> FarSession:
         """A session that it leads to."""
-        return FarSession(self.wire, A, entry(**how))
+        return FarSession(self.peers, A, entry(**how), self.forget)
 
 
 async def _next(answers: deque[Exception | trio.Event]) -> None:
@@ -608,7 +612,7 @@ async def test_what_is_said_of_it_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Some moments."""
-    monkeypatch.setattr(_far, "_PARTING_SECONDS", 0.001)
+    monkeypatch.setattr(_far_question, "_PARTING_SECONDS", 0.001)
     async with scripted() as script:
         session = script.session()
         with trio.CancelScope() as scope:
@@ -839,7 +843,7 @@ class Named:
 
 def by_name(script: Script) -> Named:
     """The name, to be asked."""
-    return Named(ByName(script.wire, A))
+    return Named(ByName(script.peers, A, script.resolve))
 
 
 async def test_a_name_is_looked_up_when_it_is_asked() -> None:

@@ -28,9 +28,9 @@ from trio_claude import (
     query,
     whereis,
 )
-from trio_claude.cluster import Group, _connection, _group, open_group
-from trio_claude.cluster._actors import DoorLost
+from trio_claude.cluster import Group, _doors, _group, _opening, open_group
 from trio_claude.cluster._connection import Connection
+from trio_claude.cluster._doors import DoorLost
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
 from .fake_ray import FakeRay, fake
@@ -49,7 +49,7 @@ def says(text: Any = "yes", **options: Any) -> ScriptedBackend:
 
 def hosts(fake: FakeRay, connection: Connection) -> list[str]:
     """The doors of groups."""
-    return [door for door in fake.doors() if door != connection.door]
+    return [door for door in fake.doors() if door != connection.life.door]
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def group_of(
                 yield group, connection
         finally:
             assert hosts(fake, connection) == []
-            assert connection.plans == {}
+            assert connection.life.plans == {}
 
 
 # ---- the block -----------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ async def test_a_handle_whose_group_was_left(fake: FakeRay) -> None:
         async with open_group([spec("a", says())]) as group:
             handle = group.get_session("a")
             assert str(await handle.query("Hi")) == "yes"
-            line = await connection.reach(hosts(fake, connection)[0])
+            line = await connection.peers.reach(hosts(fake, connection)[0])
         with pytest.raises(DoorLost):
             line.ask("renew", 0)
         assert handle.status == "stopped"
@@ -170,7 +170,7 @@ async def test_what_start_session_refuses(fake: FakeRay) -> None:
         assert [actor.sessions for actor in group._actors] == [1]
         with pytest.raises(UsageError, match="belongs to another Trio run"):
             await trio.to_thread.run_sync(trio.run, group.list_sessions)
-        assert connection.failure is None
+        assert connection.life.failure is None
 
 
 class Unsendable:
@@ -223,7 +223,7 @@ async def test_options_that_ray_does_not_take(fake: FakeRay) -> None:
             async with open_group([spec("a")]):
                 raise AssertionError
         assert caught.value is error
-        plans = connection.plans
+        plans = connection.life.plans
     assert plans == {}
 
 
@@ -465,7 +465,7 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
     """By whoever asks; one that is cancelled meanwhile has asked for nothing."""
     async with group_of(fake, spec("a", says())) as (group, connection):
         (door,) = hosts(fake, connection)
-        await connection.reach(door)  # so that it is noticed before that is heard
+        await connection.peers.reach(door)  # so that it is noticed before that is heard
         fake.kill(door, returns=True, stays_down=True)
         await until_stands(connection, next(iter(group._known)), "restarting")
         with trio.move_on_after(0.05) as patience:
@@ -488,7 +488,7 @@ async def test_a_frozen_actor_is_killed(
     fake: FakeRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When its sessions have had their grace, and it some seconds more."""
-    monkeypatch.setattr(_group, "_ENDING_SECONDS", 0.01)
+    monkeypatch.setattr(_opening, "_ENDING_SECONDS", 0.01)
     async with group_of(fake, spec("a", says(), shutdown=0.01)) as (group, connection):
         (door,) = hosts(fake, connection)
         gate = fake.hold("close", door)
@@ -500,8 +500,8 @@ async def test_a_frozen_actor_is_killed(
 def test_a_supervisor_below_has_no_more_grace_than_its_own() -> None:
     """Else that of its children, one after the other."""
     children = [spec("a", shutdown=2.0), spec("b", shutdown=3.0)]
-    assert 5.0 == _group._grace(SupervisorSpec(specs=children))
-    assert 1.0 == _group._grace(SupervisorSpec(specs=children, shutdown=1.0))
+    assert 5.0 == _opening._grace(SupervisorSpec(specs=children))
+    assert 1.0 == _opening._grace(SupervisorSpec(specs=children, shutdown=1.0))
 
 
 async def test_ids_are_those_of_the_whole_group(fake: FakeRay) -> None:
@@ -544,7 +544,7 @@ async def test_a_session_that_two_terminate_is_counted_once(fake: FakeRay) -> No
                 await events.receive()
                 for _ in range(2):
                     nursery.start_soon(group.terminate_session, "a")
-                jobs = fake.instance(door)._connection.service._askers[connection.door].jobs
+                jobs = fake.instance(door)._connection.service._askers[connection.life.door].jobs
                 with trio.fail_after(5):  # both wait for the turn
                     while [job.in_line.is_set() for job in list(jobs.values())] != [True] * 3:
                         await wait_all_tasks_blocked(0.001)
@@ -580,7 +580,7 @@ async def test_an_actor_that_stays_down_is_not_asked_all_the_time(
                 gate.drop()
                 fake.kill(door, returns=True, stays_down=True)
                 monkeypatch.setattr(fake, "call", count)
-                monkeypatch.setattr(_connection, "_AGAIN_SECONDS", 0.05)
+                monkeypatch.setattr(_doors, "AGAIN_SECONDS", 0.05)
                 with trio.move_on_after(0.1):
                     await trio.sleep_forever()
                 scope.cancel()

@@ -11,9 +11,9 @@ import trio
 
 from trio_claude import Global, SupervisorSpec
 from trio_claude._supervision.names import connected_cluster
-from trio_claude.cluster._connection import Connection
 from trio_claude.cluster._host import Host
-from trio_claude.cluster._service import NotHere
+from trio_claude.cluster._jobs import NotHere
+from trio_claude.cluster._names import Names
 from trio_claude.cluster._wire import Request, Said, dumps, loads
 from trio_claude.cluster._wire_errors import loads_error
 from trio_claude.testing import ScriptedBackend
@@ -38,9 +38,9 @@ class Opener:
         """Start it, and go on with its peer."""
         async with connected() as connection:
             if self.plan is not None:
-                connection.plans[DOOR] = connection.dumps(self.plan)
+                connection.life.plans[DOOR] = connection.peers.dumps(self.plan)
             peer = await trio.to_thread.run_sync(
-                self.fake.start_host, Host, DOOR, "tests", connection.door, {}
+                self.fake.start_host, Host, DOOR, "tests", connection.life.door, {}
             )
             try:
                 await then(peer)
@@ -61,9 +61,9 @@ async def said(peer: Any, method: str, *args: Any) -> Said:
 
 def request(kind: str, *args: Any, name: Any = None) -> tuple[Any, ...]:
     """What a call of `ask` takes."""
-    connection = connected_cluster()
-    assert isinstance(connection, Connection)
-    return (dumps((connection.door, (1, 1), 1, dumps(Request(kind, 1, name, args=args)))),)
+    names = connected_cluster()
+    assert isinstance(names, Names)
+    return (dumps((names.life.door, (1, 1), 1, dumps(Request(kind, 1, name, args=args)))),)
 
 
 async def test_an_actor_from_its_start_to_its_end(fake: FakeRay) -> None:

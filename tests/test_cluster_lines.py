@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from trio_claude import ClusterError, Global
-from trio_claude.cluster._actors import DoorLost
+from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._far import FarSession
 from trio_claude.cluster._lines import BROKEN, InOrder, Line
 from trio_claude.cluster._wire import Entry, Said, dumps, loads
@@ -65,7 +65,8 @@ class Ends:
 async def test_calls_are_numbered() -> None:
     """From one on; each says who asks, and by which line."""
     ends = Ends()
-    session = FarSession(None, Global("a"), Entry("d", 3, "w", 1, 1, "running", None, 0, 5))  # type: ignore[arg-type]
+    entry = Entry("d", 3, "w", 1, 1, "running", None, 0, 5)
+    session = FarSession(None, Global("a"), entry, lambda session: None)  # type: ignore[arg-type]
     first = ends.line.ask("plan", 11)
     second = ends.line.ask("ask", 12, session, "Hi")
     assert [sent[:4] for sent in ends.peer.sent] == [("ask", "me", (7, 1), n) for n in (1, 2)]
@@ -163,6 +164,15 @@ async def test_a_line_breaks_when_the_next_life_is_heard_of(life: int | None) ->
     with pytest.raises(DoorLost) as caught:
         await answer.wait()
     assert caught.value.returns
+
+
+async def test_a_line_is_not_broken_by_what_was_so_before() -> None:
+    """A life begins while some of its names are still known by the life before."""
+    ends = Ends(4)
+    ends.line.heard(3)
+    assert ends.broken == []
+    ends.line.heard(5)
+    assert ends.broken == [True]
 
 
 async def test_who_is_cancelled_may_wait_again() -> None:

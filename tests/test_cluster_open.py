@@ -21,7 +21,7 @@ from trio_claude import (
     Via,
     cluster,
 )
-from trio_claude.cluster import _group
+from trio_claude.cluster import _opening
 from trio_claude.testing import ScriptedBackend
 
 from .support import spec
@@ -45,7 +45,7 @@ def test_what_is_missing_is_said_where_there_is_no_ray(monkeypatch: pytest.Monke
     """By the call, with the command that installs it."""
     a_folder = types.SimpleNamespace(origin=None)  # one of that name, in the working directory
     for found in (None, a_folder):
-        monkeypatch.setattr(_group, "find_spec", lambda name, found=found: found)
+        monkeypatch.setattr(_opening, "find_spec", lambda name, found=found: found)
         for call in (cluster.connect, cluster.open_group):
             with pytest.raises(ConfigurationError, match=r"pip install 'trio-claude\[ray\]'"):
                 call()
@@ -109,7 +109,7 @@ def opened(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
             seen.append(args)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_group, "_open_group", take)
+            patch.setattr(_opening, "_open_group", take)
             function(*args, **options)
         return seen[0]
 

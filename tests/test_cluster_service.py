@@ -35,9 +35,10 @@ from trio_claude._backends.base import Answer, Backend, Connection, Conversation
 from trio_claude._nurseries import open_hidden_nursery
 from trio_claude._options import SessionOptions
 from trio_claude._session.inbox import Inbox
-from trio_claude.cluster import _service
+from trio_claude.cluster import _jobs
+from trio_claude.cluster._jobs import NotHere
 from trio_claude.cluster._lines import BROKEN
-from trio_claude.cluster._service import NotHere, Service
+from trio_claude.cluster._service import Service
 from trio_claude.cluster._wire import BATCH_SIZE, Request, Said, Standing, dumps, loads, size_of
 from trio_claude.cluster._wire_errors import loads_error
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
@@ -247,7 +248,7 @@ async def test_one_batch_of_deltas_is_read_ahead_of_what_was_asked_for(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the answer waits at its source. What has come until it is asked for goes at once."""
-    monkeypatch.setattr(_service, "_BATCH", 3)
+    monkeypatch.setattr(_jobs, "_BATCH", 3)
     sent = []
 
     async def answer(turn: ScriptedTurn) -> AsyncGenerator[str, None]:
@@ -893,7 +894,7 @@ async def test_a_batch_is_bounded_by_number_and_by_size(
     events: list[Event], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is what is there, as far as it fits; one event more than its size at most."""
-    monkeypatch.setattr(_service, "_BATCH", 4)
+    monkeypatch.setattr(_jobs, "_BATCH", 4)
     async with asked("a", backend=BurstBackend(events)) as process:
         await process.ask(1, "a").wait()
         batches = []

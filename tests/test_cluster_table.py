@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from trio_claude import Global
 from trio_claude.cluster import _table
-from trio_claude.cluster._table import News, Table, Version
+from trio_claude.cluster._table import Copy, News, Table, Version
 from trio_claude.cluster._wire import Entry
 
 A, B = Global("a"), Global("b")
@@ -31,23 +31,18 @@ def entry(door: str, life: int = 1, session_id: str | None = None) -> Entry:
     )
 
 
-@attrs.define
-class Copy:
-    """What a follower has."""
+# ---- a copy --------------------------------------------------------------------------------------
 
-    version: Version | None = None
-    entries: dict[Hashable, Entry] = attrs.field(factory=dict)
 
-    def apply(self, news: News) -> None:
-        """Take the news in."""
-        if news.whole:
-            self.entries.clear()
-        for name, changed in news.changes.items():
-            if changed is None:
-                self.entries.pop(name, None)
-            else:
-                self.entries[name] = changed
-        self.version = news.version
+def test_a_copy_knows_in_which_life_a_door_is() -> None:
+    """The latest that it has heard of: of the one before, some names may be known still."""
+    copy = Copy()
+    assert copy.life_of("one") is None
+    copy.put(A, entry("one", life=2))
+    copy.put(B, entry("one", life=1))
+    assert (copy.life_of("one"), copy.life_of("two")) == (2, None)
+    copy.put(A, None)
+    assert (copy.life_of("one"), copy.entries) == (1, {B: entry("one", life=1)})
 
 
 # ---- who holds a name ----------------------------------------------------------------------------
@@ -309,8 +304,13 @@ class TableMachine(RuleBasedStateMachine):
                 assert len(set().union(*self.freed[missed])) > KEPT
             else:
                 assert set(news.changes) == changed
-        copy.apply(news)
+        before = dict(copy.entries)
+        changes = copy.take_in(news)
         assert copy.entries == self.model
+        for name, known in changes.items():
+            assert known == copy.entries.get(name)
+            before.pop(name, None)
+        assert before.items() <= copy.entries.items()  # nothing else is another
 
     @invariant()
     def is_the_model(self) -> None:

@@ -75,7 +75,10 @@ NOT_IN: Mapping[str, Collection[str]] = {
     "asyncio": set(ROOMS) - {"cluster"}
     | {
         f"cluster.{module}"
-        for module in ("_connection", "_far", "_group", "_lines", "_pool", "_service")
+        for module in (
+            *("_connection", "_driver", "_far", "_far_question", "_group", "_jobs", "_life"),
+            *("_lines", "_names", "_opening", "_peers", "_pool", "_service"),
+        )
     },
     "random": {"_wire", "_supervision.policy", *_VALUES},
     "time": {"_wire", "_supervision.policy", *_VALUES},

@@ -48,12 +48,16 @@ _CONVERSATION = _CLI + "conversation.py"
 _PROGRAMS = _CLI + "programs.py"
 _LINK = _CLI + "link.py"
 _PROCESS = _CLI + "process.py"
-_ACTORS = "cluster/_actors.py"
+_REGISTRY = "cluster/_registry.py"
 _TABLE = "cluster/_table.py"
 _SERVICE = "cluster/_service.py"
+_JOBS = "cluster/_jobs.py"
 _FAR = "cluster/_far.py"
+_FAR_QUESTION = "cluster/_far_question.py"
 _LINES = "cluster/_lines.py"
-_CLUSTER = "cluster/_connection.py"
+_CLUSTER_NAMES = "cluster/_names.py"
+_PEERS = "cluster/_peers.py"
+_GROUP_OPENING = "cluster/_opening.py"
 _GROUP = "cluster/_group.py"
 _POOL = "cluster/_pool.py"
 
@@ -1149,21 +1153,21 @@ MUTATIONS = (
     # ---- the cluster ----
     Mutation(
         "two-winners",
-        _ACTORS,
+        _REGISTRY,
         "if holder is not None and holder.door != entry.door:  # its door has just",
         "if False:  # its door has just",
         "of two processes that want a name one gets it",
     ),
     Mutation(
         "name-outlives-its-process",
-        _ACTORS,
+        _REGISTRY,
         "        self._table.lose(door)\n",
         "",
         "the names of a process that is gone are free",
     ),
     Mutation(
         "claim-forgotten-by-the-next-registry",
-        _ACTORS,
+        _REGISTRY,
         '                    await self._call(entry.door, "hold", name, entry)\n',
         "",
         "what a registry grants outlives it",
@@ -1198,8 +1202,15 @@ MUTATIONS = (
         "where one call is lost, those beside it may be, too",
     ),
     Mutation(
+        "line-broken-by-the-past",
+        _LINES,
+        "elif life > self._life:",
+        "elif life != self._life:",
+        "what is known of a life that is over ends nothing of the one that goes on",
+    ),
+    Mutation(
         "overtaken-at-the-session",
-        _SERVICE,
+        _JOBS,
         "if before is not None and not before.in_line.is_set():",
         "if False:",
         "a question gets into the line behind those that were asked before",
@@ -1213,42 +1224,42 @@ MUTATIONS = (
     ),
     Mutation(
         "batch-without-a-limit",
-        _SERVICE,
+        _JOBS,
         "while len(events) < _BATCH and size < BATCH_SIZE and not self._unasked:",
         "while not self._unasked:",
         "the reader sets the pace from afar, too",
     ),
     Mutation(
         "result-read-ahead",
-        _SERVICE,
+        _JOBS,
         "        if not self._had_delta:\n            await self._asked.wait()\n",
         "",
         "a turn whose result nobody has asked for can still be left",
     ),
     Mutation(
         "result-asked-ahead",
-        _FAR,
+        _FAR_QUESTION,
         "if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):",
         "if said.events:",
         "who leaves a stream before its result has not had the turn",
     ),
     Mutation(
         "in-line-is-begun",
-        _FAR,
+        _FAR_QUESTION,
         'begun = said.state == "taken"',
         "begun = True",
         "what waited in line when its process died is asked again",
     ),
     Mutation(
         "asked-twice",
-        _FAR,
+        _FAR_QUESTION,
         "begun = True  # for all that is known",
         "begun = False  # for all that is known",
         "what may have been begun is not asked again",
     ),
     Mutation(
         "withdrawn-in-silence",
-        _FAR,
+        _FAR_QUESTION,
         "            if not await self._withdraw():\n                raise\n",
         "            raise\n",
         "the question of a caller that was cancelled is not answered to nobody",
@@ -1262,26 +1273,26 @@ MUTATIONS = (
     ),
     Mutation(
         "name-outlives-its-session",
-        _CLUSTER,
-        '                await self._ask_registry("release", self.door, name)\n'
-        "            except ClusterError as exc:\n                self.fail(exc)\n"
-        "        del self",
+        _CLUSTER_NAMES,
+        '                await self._ask_registry("release", self.life.door, name)\n'
+        "            except ClusterError as exc:\n                self.life.fail(exc)\n"
+        "        self._freed",
         "                await trio.lowlevel.checkpoint()\n"
-        "            except ClusterError as exc:\n                self.fail(exc)\n"
-        "        del self",
+        "            except ClusterError as exc:\n                self.life.fail(exc)\n"
+        "        self._freed",
         "the name of a session that has stopped is free",
     ),
     Mutation(
         "cut-line-not-told",
-        _CLUSTER,
-        "if lost.returns and not self.closed:",
-        "if False:",
+        _PEERS,
+        "if lost.returns:  # perhaps",
+        "if False:  # perhaps",
         "what came by a line that was cut is left, though its asker asks for nothing more",
     ),
     Mutation(
         "key-outlives-its-actor",
-        _GROUP,
-        "del connection.plans[self.door]",
+        _GROUP_OPENING,
+        "del names.life.plans[actor.door]",
         "pass",
         "what may have a key in it is kept no longer than its actor lives",
     ),

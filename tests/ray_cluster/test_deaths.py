@@ -385,8 +385,8 @@ async def test_the_door_dies(nodes: Nodes, namespace: str, process: Process) -> 
 
 def _my_door() -> str:
     from trio_claude._supervision.names import connected_cluster
-    from trio_claude.cluster._connection import Connection
+    from trio_claude.cluster._names import Names
 
-    connection = connected_cluster()
-    assert isinstance(connection, Connection)
-    return connection.door
+    names = connected_cluster()
+    assert isinstance(names, Names)
+    return names.life.door

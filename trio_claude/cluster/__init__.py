@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from .._errors import ConfigurationError
-from ._group import Group as Group, open_group as open_group, require_ray
+from ._group import Group as Group
+from ._opening import open_group as open_group, require_ray
 from ._pool import Pool as Pool
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def _check(address: object, namespace: object) -> None:
 
 @asynccontextmanager
 async def _connect(address: str, namespace: str) -> AsyncIterator[None]:
-    from ._connection import open_mailbox_connection
+    from ._driver import open_driver_connection
 
-    async with open_mailbox_connection(address, namespace):
+    async with open_driver_connection(address, namespace):
         yield
 
 

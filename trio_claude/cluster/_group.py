@@ -1,265 +1,50 @@
-"""A supervisor on the cluster: in an actor, or in several, which Ray places and starts again."""
+"""A supervisor on the cluster, from outside: its actors, and the sessions in them."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
-from importlib.util import find_spec
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
 
-from .._errors import (
-    ClusterError,
-    ConfigurationError,
-    SessionExists,
-    SessionNotFound,
-    UsageError,
-)
-from .._nurseries import open_hidden_nursery
-from .._options import SessionOptions, SessionSpec
+from .._errors import ClusterError, ConfigurationError, SessionExists, SessionNotFound
+from .._options import SessionSpec
 from .._session.context import require_run
 from .._supervision.events import logger
 from .._supervision.info import SessionInfo
-from .._supervision.names import Global, connected_cluster, there_are
-from .._supervision.spec import SupervisorSpec
-from .._validation import is_count, is_hashable, is_seconds
-from ._actors import DoorLost
-from ._wire import Member, loads
+from .._supervision.names import Global, there_are
+from .._validation import is_hashable
+from . import _doors
+from ._doors import DoorLost
+from ._wire import Member, loads, refuse_unplain
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from .._session.handle import SessionHandle
-    from .._supervision.policy import AutoShutdown, Backoff, Strategy
-    from ._connection import Connection
+    from .._supervision.spec import SupervisorSpec
     from ._far import FarSession
+    from ._names import Names
     from ._ray import Peer
     from ._wire import Entry, Name, Said
 
-# What an actor has to end, beside the grace of its sessions.
-_ENDING_SECONDS = 10.0
 # After so many seconds in which Ray has not started an actor, the log says so.
 _PATIENCE_SECONDS = 10.0
 
 
-def open_group(
-    specs: Iterable[SessionSpec | SupervisorSpec] = (),
-    *,
-    replicas: int = 1,
-    num_cpus: float = 1.0,
-    num_gpus: float = 0.0,
-    resources: Mapping[str, float] | None = None,
-    scheduling_strategy: Any = None,
-    max_actor_restarts: int = 3,
-    name: Hashable | None = None,
-    strategy: Strategy = "one_for_one",
-    max_restarts: int = 3,
-    max_seconds: float = 5.0,
-    auto_shutdown: AutoShutdown = "never",
-    max_sessions: int | None = None,
-    backoff: Backoff | None = None,
-    defaults: SessionOptions | None = None,
-) -> AbstractAsyncContextManager[Group]:
-    """Run a supervisor on the cluster for the length of a block: in an actor of Ray's.
-
-    The sessions live in other processes, on whichever nodes Ray chooses; their options come from
-    their specs, ``defaults``, and the environment of *those* processes, so that an API key is read
-    where it is used. What ``configure`` was told here does not count there.
-
-    Two things start again what has died, each with limits of its own. In the actor, the supervisor
-    restarts its sessions, at most ``max_restarts`` times within ``max_seconds``, as everywhere. When
-    the actor's process or its node dies, Ray starts the actor anew, at most ``max_actor_restarts``
-    times in all; it then begins as at first, with the specs given here and empty conversations.
-
-    Entering waits until Ray has placed the actors, and all sessions are ready. Leaving stops them,
-    with their grace, and ends the actors. If this process dies, they end, too.
-
-    Args:
-      specs: the children, in start order. With more than one replica they are dealt out, one after
-        the other; what they share (``strategy``, restarts) holds within each actor.
-      replicas: how many actors, each with its own supervisor.
-      num_cpus: CPUs that Ray sets aside for each actor; it limits nothing, it places.
-      num_gpus: GPUs, likewise.
-      resources: of Ray's own or of yours, for each actor, such as ``{"big_memory": 1}``.
-      scheduling_strategy: Ray's: ``"SPREAD"``, a ``NodeAffinitySchedulingStrategy``, a
-        ``PlacementGroupSchedulingStrategy``; default: Ray's.
-      max_actor_restarts: how often Ray starts each actor again after its process or node has died;
-        -1 for no limit. (Ray calls it ``max_restarts``.)
-      name, strategy, max_restarts, max_seconds, auto_shutdown, max_sessions, backoff, defaults: as
-        in :func:`trio_claude.open_supervisor`, for the supervisor in each actor. They report to the
-        log of their own process.
-
-    Raises:
-      ConfigurationError: an argument is not valid, or cannot be sent to another process; raised by
-        the call, before the block.
-      UsageError: entered outside of the block of :func:`connect`.
-      SessionExists: a Global name is taken.
-      RestartIntensityExceeded: a supervisor gave up; the block is cancelled.
-      ClusterError: an actor is gone for good; the block is cancelled.
-      Exception: what a session's first start failed of, or the body's own, as it was raised.
-    """
-    require_ray()
-    _check_counts(replicas, max_actor_restarts)
-    _check_amounts({"num_cpus": num_cpus, "num_gpus": num_gpus})
-    if resources is not None:
-        _check_amounts(resources)
-    spec = SupervisorSpec(
-        specs=specs,
-        name=name,
-        strategy=strategy,
-        max_restarts=max_restarts,
-        max_seconds=max_seconds,
-        auto_shutdown=auto_shutdown,
-        max_sessions=max_sessions,
-        backoff=backoff,
-        defaults=defaults,
-    )
-    options = {
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "resources": dict(resources) if resources else None,
-        "scheduling_strategy": scheduling_strategy,
-        "max_restarts": max_actor_restarts,
-    }
-    given = {option: value for option, value in options.items() if value is not None}
-    return _open_group([attrs.evolve(spec, specs=share) for share in _deal(spec, replicas)], given)
-
-
-def require_ray() -> None:
-    """Raise ConfigurationError, with what to install, where there is no Ray."""
-    found = find_spec("ray")
-    if found is None or found.origin is None:  # a mere folder of that name has none
-        raise ConfigurationError("trio_claude.cluster needs Ray: pip install 'trio-claude[ray]'")
-
-
-def _check_counts(replicas: object, max_actor_restarts: object) -> None:
-    if not is_count(replicas) or replicas == 0:
-        raise ConfigurationError(f"replicas must be a whole number, 1 or more, not {replicas!r}")
-    if not is_count(max_actor_restarts) and max_actor_restarts != -1:
-        raise ConfigurationError(
-            "max_actor_restarts must be a whole number, 0 or more, or -1 for no limit, "
-            f"not {max_actor_restarts!r}"
-        )
-
-
-def _check_amounts(amounts: object) -> None:
-    if not isinstance(amounts, Mapping):
-        raise ConfigurationError(f"resources must be amounts by their names, not {amounts!r}")
-    for option, amount in amounts.items():
-        if not isinstance(option, str):
-            raise ConfigurationError(f"the name of a resource must be text, not {option!r}")
-        if not is_seconds(amount) or amount == math.inf:
-            raise ConfigurationError(
-                f"the amount of {option!r} must be a number, 0 or more, not {amount!r}"
-            )
-
-
-def _deal(spec: SupervisorSpec, replicas: int) -> list[Sequence[SessionSpec | SupervisorSpec]]:
-    """The children of each replica; each with an id that is the same in every process."""
-    known: list[SessionSpec | SupervisorSpec] = []
-    for number, child in enumerate(spec.specs, 1):
-        _refuse_unplain(child)
-        if child.id is None and child.name is None:
-            child = attrs.evolve(child, id=f"unnamed-{number}")
-        known.append(child)
-    return [known[start::replicas] for start in range(replicas)]
-
-
-def _refuse_unplain(spec: SessionSpec | SupervisorSpec) -> None:
-    from ._connection import refuse_unplain
-
+def refuse_unplain_spec(spec: SessionSpec | SupervisorSpec) -> None:
+    """Raise ConfigurationError for a name or an id that can't be known in a cluster."""
     for value in (spec.id, spec.name):
         if isinstance(spec, SessionSpec) and value is not None:
             refuse_unplain(value.key if isinstance(value, Global) else value, value)
 
 
-@asynccontextmanager
-async def _open_group(
-    specs: Sequence[SupervisorSpec], options: Mapping[str, Any]
-) -> AsyncIterator[Group]:
-    from ._connection import Connection
-
-    connection = connected_cluster()
-    if not isinstance(connection, Connection):
-        raise UsageError("a group needs a cluster: open it inside `async with cluster.connect()`")
-    plans = [(_plan(connection, spec), _grace(spec)) for spec in specs]
-    hosts: list[_Actor] = []
-    group = Group(connection, hosts)
-    async with open_hidden_nursery() as nursery:
-        try:
-            for plan, grace in plans:
-                host = await _start(connection, plan, options)
-                host.grace = grace + _ENDING_SECONDS
-                hosts.append(host)
-            for host in hosts:
-                group._know(host, await host.opened())
-            for host in hosts:
-                nursery.start_soon(host.watch, group)
-            with group._body:
-                yield group
-        except Exception as exc:
-            if group._failure is None:
-                raise
-            raise group._failure from exc
-        finally:
-            group._closed = True
-            with trio.CancelScope(shield=True):
-                for host in reversed(hosts):
-                    await host.close(connection)
-    if group._failure is not None:
-        raise group._failure
-
-
-def _plan(connection: Connection, spec: SupervisorSpec) -> bytes:
-    try:
-        return connection.dumps(spec)
-    except Exception as exc:
-        for child in spec.specs:
-            try:
-                connection.dumps(child)
-            except Exception:
-                called = child.name if child.id is None else child.id
-                raise ConfigurationError(
-                    f"the spec of {called!r} cannot be sent to another process: {exc}"
-                ) from exc
-        raise ConfigurationError(f"the group cannot be sent to another process: {exc}") from exc
-
-
-def _grace(spec: SessionSpec | SupervisorSpec) -> float:
-    """How many seconds stopping it may take."""
-    if isinstance(spec, SupervisorSpec):
-        return min(spec.shutdown, sum(map(_grace, spec.specs)))
-    return spec.shutdown
-
-
-async def _start(connection: Connection, plan: bytes, options: Mapping[str, Any]) -> _Actor:
-    """Have Ray start an actor. The plan, which may have a key in it, is not among its arguments, which
-    Ray's control store would keep: the actor asks for it, each time that it is started."""
-    from . import _ray
-    from ._host import Host
-
-    door = f"{_ray.DOOR}{uuid.uuid4().hex}"
-    connection.plans[door] = plan  # for as long as the actor lives: it may have a key in it
-    start = partial(
-        _ray.start_host, Host, door, connection.namespace, connection.door, dict(options)
-    )
-    try:
-        return _Actor(door, await trio.to_thread.run_sync(start))
-    except BaseException as exc:
-        del connection.plans[door]
-        if isinstance(exc, (TypeError, ValueError)):
-            raise ConfigurationError(f"Ray takes no actor with these options: {exc}") from exc
-        raise
-
-
 @final
-class _Actor:
+class Actor:
     """One actor of a group, from outside."""
 
     def __init__(self, door: str, peer: Peer) -> None:
@@ -316,9 +101,9 @@ class _Actor:
         if not self._missed:  # each try to reach it comes here
             logger.warning("an actor of a group has died; Ray starts it again: %s", lost.why)
         self._up, self._missed = False, True
-        await trio.sleep(_AGAIN_SECONDS)
+        await trio.sleep(_doors.AGAIN_SECONDS)
 
-    async def close(self, connection: Connection) -> None:
+    async def close(self, names: Names) -> None:
         """Let its sessions stop, and end it."""
         if self._up:  # else it may never be there to answer
             with trio.move_on_after(self.grace) as patience, suppress(DoorLost, ClusterError):
@@ -327,9 +112,8 @@ class _Actor:
                 logger.warning(
                     "an actor of a group has not ended in %g seconds, and is killed", self.grace
                 )
-        connection.forget_door(self.door)
+        names.forget_door(self.door)
         await trio.to_thread.run_sync(self.peer.kill)
-        del connection.plans[self.door]
 
 
 def _value(data: bytes) -> Any:
@@ -337,10 +121,6 @@ def _value(data: bytes) -> Any:
     if said.error is not None:
         raise loads_error(said.error)
     return said.value
-
-
-# After an actor could not be reached that is to return: before it is tried again.
-_AGAIN_SECONDS = 0.1
 
 
 @final
@@ -352,8 +132,8 @@ class Group:
     :class:`trio.ClosedResourceError`.
     """
 
-    def __init__(self, connection: Connection, actors: Sequence[_Actor]) -> None:
-        self._connection = connection
+    def __init__(self, names: Names, actors: Sequence[Actor]) -> None:
+        self._names = names
         self._actors = actors
         self._body = trio.CancelScope()
         self._failure: Exception | None = None
@@ -394,32 +174,32 @@ class Group:
             spec = attrs.evolve(spec, id=id)
         elif spec.id is None and spec.name is None:
             spec = attrs.evolve(spec, id=f"unnamed-{uuid.uuid4().hex[:8]}")
-        _refuse_unplain(spec)
+        refuse_unplain_spec(spec)
         wanted = spec.name if spec.id is None else spec.id
         if any(
             session.id == wanted and session.status != "stopped" for session in self._known.values()
         ):
             raise SessionExists(f"this group has a session with the id {wanted!r}")
         try:
-            data = self._connection.dumps(spec)
+            data = self._names.peers.dumps(spec)
         except Exception as exc:
             raise ConfigurationError(f"{spec!r} cannot be sent to another process: {exc}") from exc
         actor = min(self._actors, key=lambda actor: actor.sessions)
         actor.sessions += 1
         try:
-            entry = await self._connection.ask(actor.door, "start_session", data, None)
+            entry = await self._names.peers.ask(actor.door, "start_session", data, None)
         except BaseException:
             actor.sessions -= 1
             raise
         actor.grace += spec.shutdown
         name, _ = entry
-        session = self._known[name] = self._connection.learn(*entry)
+        session = self._known[name] = self._names.learn(*entry)
         return session.handle
 
     async def terminate_session(self, id: Hashable) -> None:  # noqa: A002
         """Stop a session and forget it: :meth:`trio_claude.Supervisor.terminate_session`."""
         session = self._find(id)
-        await self._connection.ask(session.door, "terminate_session", session.id)
+        await self._names.peers.ask(session.door, "terminate_session", session.id)
         if self._known.pop(session.key, None) is not None:
             for actor in self._actors:
                 actor.sessions -= actor.door == session.door
@@ -427,7 +207,7 @@ class Group:
     async def restart_session(self, id: Hashable) -> None:  # noqa: A002
         """Start a session again: :meth:`trio_claude.Supervisor.restart_session`."""
         session = self._find(id)
-        await self._connection.ask(session.door, "restart_session", session.id)
+        await self._names.peers.ask(session.door, "restart_session", session.id)
 
     async def list_sessions(self) -> tuple[SessionInfo, ...]:
         """All sessions of its actors, each actor's in start order; ``started_at`` is on the clock
@@ -439,9 +219,9 @@ class Group:
         self._check_open()
         infos: list[SessionInfo] = []
         for actor in self._actors:
-            for entry, fields, error in await self._connection.ask(actor.door, "list_sessions"):
+            for entry, fields, error in await self._names.peers.ask(actor.door, "list_sessions"):
                 name, known = entry
-                session = self._known[name] = self._connection.far(name, known)
+                session = self._known[name] = self._names.far(name, known)
                 session.hear(known)
                 last_error = None if error is None else loads_error(error)
                 infos.append(SessionInfo(**fields, last_error=last_error, handle=session.handle))
@@ -449,10 +229,10 @@ class Group:
 
     # ---- its own --------------------------------------------------------------------------------
 
-    def _know(self, actor: _Actor, entries: Iterable[tuple[Name, Entry]]) -> None:
+    def _know(self, actor: Actor, entries: Iterable[tuple[Name, Entry]]) -> None:
         """What the actor has started; of an earlier life, it has nothing any more."""
         sessions: dict[Hashable, FarSession] = {
-            name: self._connection.learn(name, entry) for name, entry in entries
+            name: self._names.learn(name, entry) for name, entry in entries
         }
         for name, session in list(self._known.items()):
             if session.door == actor.door and name not in sessions:
@@ -480,6 +260,6 @@ class Group:
         self._body.cancel(reason="the group has ended")
 
     def _check_open(self) -> None:
-        require_run(self._connection.run, self)
+        require_run(self._names.life.run, self)
         if self._closed:
             raise trio.ClosedResourceError("this group has ended: its block was left")

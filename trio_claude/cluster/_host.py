@@ -18,9 +18,9 @@ import trio
 
 from .._supervision.events import log_event
 from .._supervision.opening import open_from_spec
-from ._actors import Door, soon
 from ._connection import Connection, open_connection
-from ._service import NotHere
+from ._doors import Door, soon
+from ._jobs import NotHere, refusal
 from ._wire import Said, dumps, loads
 from ._wire_errors import dumps_error
 
@@ -62,9 +62,9 @@ class Host(Door):
         return await future
 
     async def _refuse(self) -> bytes:
-        said: Said = loads(await _settled(self._ended))
-        error = said.error or dumps_error(NotHere("the group has ended"))
-        return dumps(Said("end", error=error, taken=False))
+        ended = await _settled(self._ended)
+        said: Said = loads(ended)
+        return refusal(NotHere("the group has ended")) if said.error is None else ended
 
     async def opened(self) -> bytes:
         """Waits until the group's sessions are started; gives them, or why they could not be."""
@@ -85,27 +85,27 @@ class Host(Door):
     # ---- in the thread --------------------------------------------------------------------------
 
     def _run(self, opener: str) -> None:
-        said = Said("end")
+        ended = dumps(Said("end"))
         try:
             trio.run(self._main, opener)
         except BaseException as exc:
-            said = Said("end", error=dumps_error(exc), taken=False)
+            ended = refusal(exc)
         if not self._opened.done():
-            self._opened.set_result(dumps(said))
-        self._ended.set_result(dumps(said))
+            self._opened.set_result(ended)
+        self._ended.set_result(ended)
 
     async def _main(self, opener: str) -> None:
         self._token = trio.lowlevel.current_trio_token()
         async with open_connection(
             self._namespace, self._door, supervise=self._supervise
         ) as connection:
-            spec: SupervisorSpec = loads(await connection.ask(opener, "plan", self._door))
+            spec: SupervisorSpec = loads(await connection.peers.ask(opener, "plan", self._door))
             async with open_from_spec(spec, (), log_event) as supervisor:
-                await connection.settle()
+                await connection.names.settle()
                 self._connection, self._supervisor = connection, supervisor
-                self._opened.set_result(dumps(Said("end", value=connection.entries())))
+                self._opened.set_result(dumps(Said("end", value=connection.names.entries())))
                 await self._close.wait()
-                connection.closing = True
+                connection.life.closing = True
 
     async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
         supervisor, connection = self._supervisor, self._connection
@@ -114,7 +114,7 @@ class Host(Door):
         match kind, args:
             case "start_session", (spec, id):
                 handle = await supervisor.start_session(loads(spec), id=id)
-                return connection.entry_of(handle)
+                return connection.names.entry_of(handle)
             case "terminate_session", (id,):
                 return await supervisor.terminate_session(id)
             case "restart_session", (id,):
@@ -122,7 +122,7 @@ class Host(Door):
             case "list_sessions", ():
                 return [
                     (
-                        connection.entry_of(info.handle),
+                        connection.names.entry_of(info.handle),
                         attrs.asdict(info, recurse=False, filter=_is_sent),
                         None if info.last_error is None else dumps_error(info.last_error),
                     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 import trio
 
 from .._errors import ClusterError
-from ._actors import DoorLost
+from ._doors import DoorLost
 from ._wire import Request, dumps, loads
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Line:
         that this line goes to."""
         if self._life is None:
             self._life = life
-        elif life != self._life:
+        elif life > self._life:  # of the one before, some names may be known still
             self.cut(DoorLost(returns=True))
 
     def cut(self, lost: DoorLost) -> None:

@@ -24,7 +24,8 @@ import trio
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .._errors import ClusterError
-from ._actors import DoorLost, Mailbox, Registry
+from ._doors import DoorLost, Mailbox
+from ._registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -48,6 +48,37 @@ class News:
 
 
 @final
+class Copy:
+    """What a process has heard of the table."""
+
+    def __init__(self) -> None:
+        self.version: Version | None = None
+        """Up to where it was heard; None to hear it all."""
+        self.entries: dict[Hashable, Entry] = {}
+
+    def take_in(self, news: News) -> Mapping[Hashable, Entry | None]:
+        """Bring it up to date; gives what was heard of each name that is not as it was."""
+        changes = dict(news.changes)
+        if news.whole:
+            changes |= dict.fromkeys(self.entries.keys() - changes.keys())
+        for name, entry in changes.items():
+            self.put(name, entry)
+        self.version = news.version
+        return changes
+
+    def put(self, name: Hashable, entry: Entry | None) -> None:
+        """What was heard of a name; None: that it is free."""
+        if entry is None:
+            self.entries.pop(name, None)
+        else:
+            self.entries[name] = entry
+
+    def life_of(self, door: str) -> int | None:
+        """In which life a door's process is: the latest that was heard of."""
+        return max((held.life for held in self.entries.values() if held.door == door), default=None)
+
+
+@final
 class Table:
     """Who holds which name.
 

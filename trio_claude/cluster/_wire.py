@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 
+from .._errors import ConfigurationError
 from .._messages import InputJSONDelta, TextDelta, ThinkingDelta
 from .._supervision.names import Global
 
@@ -90,6 +91,15 @@ def is_plain(value: object) -> bool:
         elif type(value) not in _PLAIN or value != value:  # NaN is not even equal to itself
             return False
     return True
+
+
+def refuse_unplain(key: Hashable, whose: object) -> None:
+    """Raise ConfigurationError for what two processes could take for different things."""
+    if not is_plain(key):
+        raise ConfigurationError(
+            f"{whose!r} can't be known in a cluster: names and ids there are made of text, bytes, "
+            "numbers, bools, None, and tuples and frozensets of these"
+        )
 
 
 # ---- calls --------------------------------------------------------------------------------------

@@ -1,15 +1,9 @@
-"""What runs in Ray's own processes: the doors, and the registry of names. Plain asyncio, no Ray.
+"""The registry of names: it decides who has one. Plain asyncio, no Ray: it runs in an actor of Ray's.
 
-A **door** is where others come to ask a process. A Ray driver can't be called, so it has an actor that
-can: a :class:`Mailbox`, which keeps each call until the process has taken it and answered. It belongs
-to the process: Ray kills it when that dies, and that is how the death is noticed, by calls that never
-end otherwise (:meth:`Door.alive`).
-
-The **registry** decides who has a name; it is one actor, so of two that come at the same moment one is
-first. It may die at any time. So a name is granted only after the door of its holder was told, and a
-new registry asks all doors what they hold before it answers anything. (What an old registry told a
-door in its last millisecond can be missed by that; the claimant then asks again, and gets or doesn't
-get the name from the new one.)
+It is one actor, so of two that come at the same moment one is first. It may die at any time. So a
+name is granted only after the door of its holder was told, and a new registry asks all doors what they
+hold before it answers anything. (What an old registry told a door in its last millisecond can be missed
+by that; the claimant then asks again, and gets or doesn't get the name from the new one.)
 """
 
 from __future__ import annotations
@@ -21,112 +15,19 @@ from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import _doors
+from ._doors import DoorLost
 from ._table import News, Table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Hashable
 
     from ._wire import Entry
-
-# After a door could not be reached: before it is tried again.
-_AGAIN_SECONDS = 0.1
-
 
 # How long a new registry waits for what the doors hold.
 _REBUILDING_SECONDS = 5.0
 # After the last door is gone, and before the registry is.
 _ENDING_SECONDS = 1.0
-
-
-class Door:
-    """What every process has that is connected: the names that it holds, and that it is alive."""
-
-    def __init__(self) -> None:
-        self._held: dict[Hashable, Entry] = {}
-        self._watchers: dict[str, asyncio.Event] = {}
-
-    async def alive(self, watcher: str) -> None:
-        """Never returns, as long as the watcher lives: the call fails when this process is gone."""
-        await self._watchers.setdefault(watcher, asyncio.Event()).wait()
-
-    async def forget(self, watcher: str) -> None:
-        """Nobody is there any more to hear how its :meth:`alive` ends."""
-        event = self._watchers.pop(watcher, None)
-        if event is not None:
-            event.set()
-
-    async def opened(self) -> bytes:
-        """Waits until the process has started all that it starts by itself."""
-        return b""
-
-    async def hold(self, name: Hashable, entry: Entry) -> None:
-        """Remember that this process is about to get this name."""
-        self._held[name] = entry
-
-    async def drop(self, name: Hashable) -> None:
-        """This process no longer has this name."""
-        self._held.pop(name, None)
-
-    async def held(self) -> dict[Hashable, Entry]:
-        """The names that this process has."""
-        return self._held
-
-
-class Mailbox(Door):
-    """The door of a process that can't be called itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._calls: list[tuple[int, bytes]] = []
-        self._called = asyncio.Event()
-        self._answers: dict[int, asyncio.Future[bytes]] = {}
-        self._count = 0
-
-    async def ask(self, call: bytes) -> bytes:
-        """Have the process do something; returns what it answers.
-
-        It is one argument, of bytes, because Ray takes these as they are; each of another kind costs
-        some 30 µs.
-        """
-        self._count += 1
-        number = self._count
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._answers[number] = answer
-        self._calls.append((number, call))
-        self._called.set()
-        try:
-            return await answer
-        finally:
-            del self._answers[number]
-
-    async def next(self) -> list[tuple[int, bytes]]:
-        """For the process: the calls that have come since; waits for at least one."""
-        await self._called.wait()
-        calls, self._calls = self._calls, []
-        self._called.clear()
-        return calls
-
-    async def answer(self, answers: Sequence[tuple[int, bytes]]) -> None:
-        """For the process: what it answers to which call."""
-        for number, data in answers:
-            answer = self._answers.get(number)
-            if answer is not None and not answer.done():
-                answer.set_result(data)
-
-
-class DoorLost(Exception):
-    """A door can't be reached any more."""
-
-    def __init__(self, returns: bool = False) -> None:
-        super().__init__(returns)  # it may be pickled
-        self.returns = returns
-        """Whether Ray starts its process again."""
-
-    @property
-    def why(self) -> str:
-        """What Ray says of it, in a line."""
-        said = str(self.__cause__ or "").strip().partition("\n")[0]
-        return said or "this process is cut off from Ray"
 
 
 class _Deciding:
@@ -206,7 +107,7 @@ class Registry(ABC):
                 except DoorLost as exc:
                     if not exc.returns:
                         return entry  # nobody is there to hear it
-                    await asyncio.sleep(_AGAIN_SECONDS)
+                    await asyncio.sleep(_doors.AGAIN_SECONDS)
             if entry.door in self._watches:  # else it has been lost meanwhile
                 holder = self._table.claim(name, entry)
                 self._tell()
@@ -306,7 +207,7 @@ class Registry(ABC):
                     break
             self._table.suspend(door)
             self._tell()
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(_doors.AGAIN_SECONDS)
         del self._watches[door]
         self._lose(door)
 
@@ -327,17 +228,3 @@ class Registry(ABC):
     async def _drop(self, door: str, name: Hashable) -> None:
         with contextlib.suppress(DoorLost):
             await self._call(door, "drop", name)
-
-
-def soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[bytes]) -> Callable[[bytes], None]:
-    """A function that gives the future its result, from any thread."""
-
-    def answer(data: bytes) -> None:
-        loop.call_soon_threadsafe(_give, future, data)
-
-    return answer
-
-
-def _give(future: asyncio.Future[bytes], data: bytes) -> None:
-    if not future.done():
-        future.set_result(data)

@@ -1,0 +1,159 @@
+"""The other processes, as far as this one asks them: one line to each door.
+
+A line that breaks is forgotten, and the next call goes by a new one (``_lines.py`` says why).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+import trio
+
+from .._errors import ClusterError
+from . import _doors, _ray
+from ._doors import DoorLost
+from ._lines import Line, leave_unheard
+from ._wire_errors import loads_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._far import FarSession
+    from ._life import Life
+    from ._wire import Said
+
+
+@final
+class Peers:
+    """The lines to others.
+
+    Args:
+      life: that of this run's connection.
+      life_of: in which life a door's process is, as far as this one has heard.
+    """
+
+    def __init__(self, life: Life, life_of: Callable[[str], int | None]) -> None:
+        self.run = life.run
+        self.start_soon = life.start_soon
+        self.dumps = _ray.dumps
+        self._life = life
+        self._life_of = life_of
+        self._numbers = itertools.count(1)
+        self._lines: dict[str, Line] = {}
+        self._finding: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+
+    def next_number(self) -> int:
+        """A number that nothing else has that this process asks for."""
+        return next(self._numbers)
+
+    async def reach(self, door: str) -> Line:
+        """The line to a door. Waits until its process is up, if Ray is starting it.
+
+        Raises:
+          DoorLost: it is gone for good.
+          ClusterError: the connection has ended.
+        """
+        self._life.check()
+        line = self._lines.get(door)
+        if line is None:
+            async with self._finding[door]:  # so that callers stay in their order
+                line = self._lines.get(door) or await self._new_line(door)
+        return line
+
+    async def _new_line(self, door: str) -> Line:
+        peer = await trio.to_thread.run_sync(_ray.find_actor, door, self._life.namespace)
+        await _wait_until_open(peer)
+        number = (self._life.number, self.next_number())
+        broke = partial(self._line_broke, door)
+        line = self._lines[door] = Line(peer, self._life.door, number, self._life_of(door), broke)
+        return line
+
+    def _line_broke(self, door: str, lost: DoorLost) -> None:
+        del self._lines[door]
+        if lost.returns:  # perhaps it only could not be reached for a moment
+            self.start_soon(self._renew, door)
+
+    async def _renew(self, door: str) -> None:
+        """Let a door know that nobody waits for what came by the line before."""
+        with suppress(DoorLost, ClusterError):
+            await (await self.reach(door)).ask("renew", 0).wait()
+
+    def heard(self, door: str, life: int) -> None:
+        """A process is in this life now."""
+        if door in self._lines:
+            self._lines[door].heard(life)
+
+    def cut(self, door: str) -> None:
+        """A door has been closed: nothing is there any more, though Ray may not have told yet."""
+        if door in self._lines:
+            self._lines[door].cut(DoorLost())
+
+    def cut_all(self) -> None:
+        """The connection ends."""
+        for door in list(self._lines):
+            self.cut(door)
+
+    async def do(
+        self, door: str, kind: str, session: FarSession | None, *args: Any, leaves: bool = True
+    ) -> Said:
+        """Have another process do something, and wait until it has.
+
+        Args:
+          leaves: whether it is called off there if the caller is cancelled.
+
+        Raises:
+          DoorLost: nobody knows whether it was done.
+          ClusterError: the connection has ended.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        line, number = await self.reach(door), self.next_number()
+        answer = line.ask(kind, number, session, *args)
+        try:
+            return await answer.wait()
+        except trio.Cancelled:
+            if leaves:
+                leave_unheard(line, number)
+            raise
+
+    async def ask(self, door: str, kind: str, *args: Any) -> Any:
+        """Have another process do what is no session's; gives the value, or raises the error."""
+        try:
+            said = await self.do(door, kind, None, *args)
+        except DoorLost as exc:
+            raise ClusterError(f"an actor can't be reached: {exc.why}") from exc
+        if said.error is not None:
+            raise loads_error(said.error)
+        return said.value
+
+    async def until_lost(self, door: str) -> bool:
+        """Wait until it can't be reached any more; gives whether its process may still live."""
+        try:
+            line = await self.reach(door)
+            await line.peer.call("alive", self._life.door).wait()
+        except DoorLost as exc:
+            if exc.returns:
+                await trio.sleep(_doors.AGAIN_SECONDS)
+                return True
+        except ClusterError:
+            return False  # the connection ends
+        with suppress(DoorLost, ClusterError):
+            await (await self.reach(self._life.door)).peer.call("forget", door).wait()
+        return False
+
+
+async def _wait_until_open(peer: _ray.Peer) -> None:
+    """Wait for a process that Ray is starting, or starting again, to be up. What is asked before may
+    be lost with nobody knowing whether it was begun."""
+    while True:
+        try:
+            await peer.call("opened").wait()
+        except DoorLost as exc:
+            if not exc.returns:
+                raise
+            await trio.sleep(_doors.AGAIN_SECONDS)
+        else:
+            return
