@@ -433,11 +433,13 @@ class FakeRay:
 
     # ---- what _ray.py gives ---------------------------------------------------------------------
 
-    def connect(self, address: str, namespace: str) -> None:
+    def connect(self, address: str, namespace: str, is_wanted: Callable[[], bool]) -> None:
         """Connect this process."""
         if address == "nowhere":
             raise ClusterError("could not connect")
         self.connected.append((process.get(), address))
+        if not is_wanted():
+            self.disconnect()
 
     def disconnect(self) -> None:
         """Undo one of these."""

@@ -33,9 +33,9 @@ from trio_claude.cluster._connection import Connection
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
 
+from .cluster_support import connected, other_process, until, until_stands
 from .fake_ray import FakeRay, fake
 from .support import hang, spec
-from .test_cluster_connection import connected, other_process, until, until_stands
 
 __all__ = ["fake"]
 
@@ -73,7 +73,7 @@ async def test_a_group_runs_elsewhere(fake: FakeRay) -> None:
     """Its sessions are found by id, and by name from everywhere; they are gone with the block."""
     specs = [spec(A, says("a")), spec("b", says("b")), spec(None, says("c"))]
     async with group_of(fake, *specs, name="n") as (group, _):
-        assert repr(group) == "<Group in 1 actors>"
+        assert repr(group) == "<Group in 1 actor>"
         for key, said in ((A, "a"), ("b", "b"), ("unnamed-3", "c")):
             handle = group.get_session(key)
             assert group.get_session(key) is handle

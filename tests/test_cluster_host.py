@@ -18,9 +18,9 @@ from trio_claude.cluster._wire import Request, Said, dumps, loads
 from trio_claude.cluster._wire_errors import loads_error
 from trio_claude.testing import ScriptedBackend
 
+from .cluster_support import connected
 from .fake_ray import FakeRay, fake
 from .support import spec
-from .test_cluster_connection import connected
 
 __all__ = ["fake"]
 

@@ -617,7 +617,11 @@ async def test_an_unknown_name_names_those_of_the_cluster_too() -> None:
                 with pytest.raises(SessionNotFound) as raised:
                     get_session(name)
                 said = f"no session is named {name!r}; there are Global(key='g'), 'a'"
-                where = ", in this namespace of the cluster" if isinstance(name, Global) else ""
+                where = (
+                    ", in this namespace of the cluster"
+                    if isinstance(name, Global)
+                    else "; in a cluster, a session elsewhere is asked by its Global name or by a handle"
+                )
                 assert str(raised.value) == said + where
             with pytest.raises(SessionNotFound, match=r"; there are 'v'$"):
                 get_session(Via(own, "x"))

@@ -39,7 +39,8 @@ CLI_TESTS = [
 # And those that can see one in the cluster, without Ray.
 CLUSTER_TESTS = [
     *("cluster_table", "cluster_lines", "cluster_far", "cluster_service", "cluster_registry"),
-    *("cluster_pool", "cluster_connection", "cluster_group", "cluster_host", "cluster_wire"),
+    *("cluster_doors", "cluster_pool", "cluster_connection", "cluster_names", "cluster_peers"),
+    *("cluster_driver", "cluster_group", "cluster_host", "cluster_wire"),
 ]
 AT_ONCE = 2
 SECONDS_A_TEST = 15

@@ -320,6 +320,8 @@ def not_found(name: Hashable) -> SessionNotFound:
         hint = "; this run is not connected to a cluster: see trio_claude.cluster.connect()"
     elif isinstance(name, Global):
         hint = ", in this namespace of the cluster"
+    elif connected_cluster() is not None and not isinstance(name, Via):
+        hint = "; in a cluster, a session elsewhere is asked by its Global name or by a handle"
     return SessionNotFound(f"no session is named {name!r}; {known}{hint}")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -61,14 +63,45 @@ async def _connect(address: str, namespace: str) -> None:
                 f"nobody answers at address={address!r}, so there is no Ray cluster: "
                 f"{why(exc)}; `ray start --head` starts one"
             ) from exc
-    with trio.move_on_after(_CONNECTING_SECONDS) as patience:
-        await trio.to_thread.run_sync(_ray.connect, address, namespace, abandon_on_cancel=True)
-    if patience.cancelled_caught:
+    attempt = _Attempt()
+    connected = False
+    try:
+        with trio.move_on_after(_CONNECTING_SECONDS):
+            connect = partial(_ray.connect, address, namespace, attempt.succeed)
+            await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
+            connected = True
+    finally:
+        if not connected and attempt.abandon():
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_ray.disconnect)
+    if not connected:
         raise ClusterError(
             f"no Ray cluster answered at address={address!r} in {_CONNECTING_SECONDS:g} seconds; it "
             "may be one that has ended: `ray start --head` starts one, and `address`, or RAY_ADDRESS, "
             "says which one is meant"
         )
+
+
+@final
+class _Attempt:
+    """To connect, in a thread that can't be cancelled: whoever comes last undoes what nobody wants."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._has_succeeded = False
+        self._is_abandoned = False
+
+    def succeed(self) -> bool:
+        """The thread is connected; gives whether that is still wanted."""
+        with self._lock:
+            self._has_succeeded = not self._is_abandoned
+            return self._has_succeeded
+
+    def abandon(self) -> bool:
+        """Nobody waits for it any more; gives whether it is connected, which is to be undone."""
+        with self._lock:
+            self._is_abandoned = True
+            return self._has_succeeded
 
 
 async def _take_calls(mailbox: _ray.Peer, service: Service) -> None:

@@ -141,7 +141,9 @@ class Group:
         self._known: dict[Hashable, FarSession] = {}
 
     def __repr__(self) -> str:
-        return f"<Group {'ended' if self._closed else f'in {len(self._actors)} actors'}>"
+        if self._closed:
+            return "<Group ended>"
+        return f"<Group in {len(self._actors)} actor{'s' * (len(self._actors) > 1)}>"
 
     def get_session(self, id: Hashable) -> SessionHandle:  # noqa: A002
         """The session with this id or name. Never blocks.

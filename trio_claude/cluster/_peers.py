@@ -60,8 +60,13 @@ class Peers:
         self._life.check()
         line = self._lines.get(door)
         if line is None:
-            async with self._finding[door]:  # so that callers stay in their order
-                line = self._lines.get(door) or await self._new_line(door)
+            finding = self._finding[door]
+            async with finding:  # so that callers stay in their order
+                try:
+                    line = self._lines.get(door) or await self._new_line(door)
+                finally:
+                    if not finding.statistics().tasks_waiting:
+                        del self._finding[door]
         return line
 
     async def _new_line(self, door: str) -> Line:

@@ -49,8 +49,14 @@ class _Shared:
     ours: ClassVar = False
 
 
-def connect(address: str, namespace: str) -> None:
+def connect(address: str, namespace: str, is_wanted: Callable[[], bool]) -> None:
     """Connect this process; blocks. A process that is connected stays so, as it is.
+
+    Args:
+      address: as for :func:`trio_claude.cluster.connect`.
+      namespace: of the names of actors.
+      is_wanted: asked once it is connected, and undone if it is not: Ray takes minutes where a
+        cluster has ended, and nobody may wait that long.
 
     Raises:
       ClusterError: there is no cluster, or it lets nobody in with this token.
@@ -70,6 +76,8 @@ def connect(address: str, namespace: str) -> None:
                 log.removeFilter(_is_news)
             _Shared.ours = True
         _Shared.users += 1
+        if not is_wanted():
+            _disconnect()
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -92,10 +100,14 @@ def _advice(exc: BaseException) -> str:
 def disconnect() -> None:
     """Undo one :func:`connect`; blocks."""
     with _Shared.lock:
-        _Shared.users -= 1
-        if _Shared.users == 0 and _Shared.ours:
-            _Shared.ours = False
-            ray.shutdown()
+        _disconnect()
+
+
+def _disconnect() -> None:
+    _Shared.users -= 1
+    if _Shared.users == 0 and _Shared.ours:
+        _Shared.ours = False
+        ray.shutdown()
 
 
 def where() -> str:

@@ -45,6 +45,7 @@ class Registry(ABC):
     def __init__(self) -> None:
         self._table = Table(uuid.uuid4().hex)
         self._changed = asyncio.Event()
+        self._told = self._table.version
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._deciding: dict[Hashable, _Deciding] = {}
         self._rebuilt: asyncio.Task[None] | None = None
@@ -170,6 +171,10 @@ class Registry(ABC):
     # ---- its own --------------------------------------------------------------------------------
 
     def _tell(self) -> None:
+        """Wake who waits for news, if there are any."""
+        if self._table.version == self._told:
+            return
+        self._told = self._table.version
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -1,29 +1,22 @@
-"""What runs in Ray's processes: doors, and the registry, in an asyncio loop without Ray."""
+"""The registry of names, in an asyncio loop without Ray: who has one, and what doors are told."""
 
 from __future__ import annotations
 
 import asyncio
-import pickle
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-import attrs
 import pytest
 
 from trio_claude import Global
 from trio_claude.cluster import _doors, _registry
-from trio_claude.cluster._doors import Door, DoorLost, Mailbox, soon
+from trio_claude.cluster._doors import Door, DoorLost
 from trio_claude.cluster._registry import Registry
-from trio_claude.cluster._wire import Entry
 
-A, B, C = Global("a"), Global("b"), Global("c")
+from .cluster_support import A, B, entry, run, settled
+
+C = Global("c")
 ENDED = asyncio.CancelledError
-
-
-def entry(door: str, life: int = 1, **changes: Any) -> Entry:
-    """A session that runs in the process of this door."""
-    whole = Entry(door, life, f"process of {door}", "id", "called", "running", "s1")
-    return attrs.evolve(whole, **changes)
 
 
 class Doors(Registry):
@@ -74,117 +67,11 @@ class Doors(Registry):
         }
 
 
-async def settled() -> None:
-    """Let all tasks go as far as they can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing sleep for real."""
     monkeypatch.setattr(_doors, "AGAIN_SECONDS", 0)
     monkeypatch.setattr(_registry, "_ENDING_SECONDS", 0)
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run it; nothing in it takes as long."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(5):
-            await main()
-
-    asyncio.run(bounded())
-
-
-# ---- doors ---------------------------------------------------------------------------------------
-
-
-def test_a_door_remembers_what_its_process_holds() -> None:
-    """Each name once, as it was told last; what is dropped twice is gone once."""
-
-    async def main() -> None:
-        door = Door()
-        for _ in range(2):
-            await door.hold(A, entry("one"))
-            await door.hold(B, entry("one"))
-        assert await door.held() == {A: entry("one"), B: entry("one")}
-        for _ in range(2):
-            await door.drop(A)
-        assert await door.held() == {B: entry("one")}
-
-    run(main)
-
-
-def test_a_door_never_says_that_it_is_alive() -> None:
-    """The call is there to fail."""
-
-    async def main() -> None:
-        call = asyncio.create_task(Door().alive("me"))
-        await settled()
-        assert not call.done()
-        call.cancel()
-
-    run(main)
-
-
-def test_a_mailbox_gives_the_calls_in_order_and_each_its_answer() -> None:
-    """Those that came while the process was busy come together; `next` waits for at least one."""
-
-    async def main() -> None:
-        mailbox = Mailbox()
-        following = asyncio.create_task(mailbox.next())
-        await settled()
-        assert not following.done()
-        first = asyncio.create_task(mailbox.ask(b"1"))
-        assert await following == [(1, b"1")]
-
-        more = [asyncio.create_task(mailbox.ask(b"%d" % n)) for n in (2, 3)]
-        await settled()
-        assert await mailbox.next() == [(2, b"2"), (3, b"3")]
-        await mailbox.answer([(3, b"c"), (1, b"a")])
-        await mailbox.answer([(2, b"b"), (2, b"again"), (9, b"nobody's")])
-        assert [await call for call in (first, *more)] == [b"a", b"b", b"c"]
-        await mailbox.answer([(1, b"late")])
-        assert await mailbox.opened() == b""
-        assert mailbox._answers == {}
-
-    run(main)
-
-
-def test_a_call_that_is_cancelled_leaves_nothing_in_the_mailbox() -> None:
-    """An answer to it is nobody's."""
-
-    async def main() -> None:
-        mailbox = Mailbox()
-        call = asyncio.create_task(mailbox.ask(b"1"))
-        await settled()
-        call.cancel()
-        with pytest.raises(ENDED):
-            await call
-        await mailbox.answer([(1, b"a")])
-        assert mailbox._answers == {}
-
-    run(main)
-
-
-def test_an_answer_comes_from_any_thread_and_only_the_first_counts() -> None:
-    """Also where nobody waits for it any more."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bytes] = loop.create_future()
-        answer = soon(loop, future)
-        await asyncio.to_thread(answer, b"one")
-        assert await future == b"one"
-        answer(b"two")
-        cancelled: asyncio.Future[bytes] = loop.create_future()
-        cancelled.cancel()
-        soon(loop, cancelled)(b"one")
-        await settled()
-        assert future.result() == b"one"
-
-    run(main)
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -637,10 +524,3 @@ def test_the_registry_stays_if_somebody_joins_before_it_ends() -> None:
         assert await names.names() == {A: "one"}
 
     run(main)
-
-
-def test_what_a_door_is_lost_for_can_be_sent() -> None:
-    """Ray pickles what a method of an actor raises; one that cannot be had is another error."""
-    error = pickle.loads(pickle.dumps(DoorLost(returns=True)))
-    assert isinstance(error, DoorLost)
-    assert error.returns
