@@ -199,6 +199,9 @@ class FakeRegistry(Registry):
             if actor.name.startswith(_ray.DOOR) and actor.namespace == self._namespace
         ]
 
+    def _forget(self, door: str) -> None:
+        """Nothing is kept of it."""
+
     async def _call(self, door: str, method: str, *args: Any) -> Any:
         actor = self._fake.actors.get(door)
         if actor is None:

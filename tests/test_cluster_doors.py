@@ -24,7 +24,7 @@ def test_a_door_remembers_what_its_process_holds() -> None:
             await door.hold(B, entry("one"))
         assert await door.held() == {A: entry("one"), B: entry("one")}
         for _ in range(2):
-            await door.drop(A)
+            await door.drop(A, 1, 0)
         assert await door.held() == {B: entry("one")}
 
     run(main)
@@ -60,7 +60,7 @@ def test_a_mailbox_gives_the_calls_in_order_and_each_its_answer() -> None:
         await mailbox.answer([(2, b"b"), (2, b"again"), (9, b"nobody's")])
         assert [await call for call in (first, *more)] == [b"a", b"b", b"c"]
         await mailbox.answer([(1, b"late")])
-        assert await mailbox.opened() == b""
+        assert await mailbox.up() is None
         assert mailbox._answers == {}
 
     run(main)

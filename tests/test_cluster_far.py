@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
@@ -35,11 +35,12 @@ from trio_claude import (
 from trio_claude._session.handle import ask, read
 from trio_claude._session.question import Clear
 from trio_claude._session.target import Status
-from trio_claude.cluster import _far_question
+from trio_claude.cluster import _lines
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._far import ByName, FarSession
 from trio_claude.cluster._far_question import FarQuestion
 from trio_claude.cluster._jobs import NotHere
+from trio_claude.cluster._lines import Askers
 from trio_claude.cluster._peers import Peers
 from trio_claude.cluster._wire import Entry, Said
 from trio_claude.cluster._wire_errors import dumps_error
@@ -114,7 +115,9 @@ class Script:
         """This, as what it stands for."""
         return cast("Peers", self)
 
-    do = Peers.do  # by what is here
+    _askers: defaultdict[str, Askers] = attrs.field(factory=lambda: defaultdict(Askers))
+    # By what is here.
+    do, send, enter, leave = Peers.do, Peers.send, Peers.enter, Peers.leave
 
     def next_number(self) -> int:
         """One more."""
@@ -573,14 +576,14 @@ async def test_a_session_that_has_stopped_may_have_done_so_with_its_process() ->
     """So its door is called first: nothing was begun where that is gone."""
     async with scripted() as script:
         session = script.session(status="stopped")
-        script.say("opened", Said("end"))
+        script.say("up", Said("end"))
         script.say("ask", DONE)
         assert str(await SessionHandle(session).query("Hi")) == "done"
         session.gone()
-        script.say("opened", lost())
+        script.say("up", lost())
         await terminated(SessionHandle(session), "query", "Hi")
         await cancelled(script, SessionHandle(script.session(status="stopped")))
-        assert script.kinds() == ["opened", "ask", "opened", "opened", "leave"]
+        assert script.kinds() == ["up", "ask", "up", "up"]
 
 
 async def test_a_question_that_a_ctrl_c_hits_is_left() -> None:
@@ -612,7 +615,7 @@ async def test_what_is_said_of_it_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Some moments."""
-    monkeypatch.setattr(_far_question, "_PARTING_SECONDS", 0.001)
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
     async with scripted() as script:
         session = script.session()
         with trio.CancelScope() as scope:

@@ -546,7 +546,7 @@ async def test_a_session_that_two_terminate_is_counted_once(fake: FakeRay) -> No
                     nursery.start_soon(group.terminate_session, "a")
                 jobs = fake.instance(door)._connection.service._askers[connection.life.door].jobs
                 with trio.fail_after(5):  # both wait for the turn
-                    while [job.in_line.is_set() for job in list(jobs.values())] != [True] * 3:
+                    while [job._begun for job in list(jobs.values())] != [True] * 3:
                         await wait_all_tasks_blocked(0.001)
         assert [actor.sessions for actor in group._actors] == [1]
 

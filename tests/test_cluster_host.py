@@ -77,8 +77,8 @@ async def test_an_actor_from_its_start_to_its_end(fake: FakeRay) -> None:
         assert [str(event) for event in answer.events] == ["yes"]
         assert await said(peer, "opened") == opened
         for _ in range(2):
-            assert await said(peer, "close") == Said("end")
-        assert await said(peer, "ended") == Said("end")
+            assert await said(peer, "close") == Said("end", value=())
+        assert await said(peer, "ended") == Said("end", value=())
 
     await Opener(fake, plan()).run(main)
 

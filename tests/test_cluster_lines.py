@@ -151,10 +151,9 @@ async def test_a_line_breaks_when_its_process_ends(error: Exception, returns: bo
     assert caught.value.__cause__ is (error if isinstance(error, ClusterError) else None)
 
 
-@pytest.mark.parametrize("life", [None, 3])
-async def test_a_line_breaks_when_the_next_life_is_heard_of(life: int | None) -> None:
+async def test_a_line_breaks_when_the_next_life_is_heard_of() -> None:
     """Which may be before Ray tells of the end of the one that it goes to."""
-    ends = Ends(life)
+    ends = Ends(3)
     answer = ends.line.ask("ask", 1)
     for _ in range(2):
         ends.line.heard(3)
@@ -167,12 +166,17 @@ async def test_a_line_breaks_when_the_next_life_is_heard_of(life: int | None) ->
 
 
 async def test_a_line_is_not_broken_by_what_was_so_before() -> None:
-    """A life begins while some of its names are still known by the life before."""
+    """A life begins while some of its names are still known by the life before; and where Ray starts
+    nothing again, there is no other life."""
     ends = Ends(4)
     ends.line.heard(3)
     assert ends.broken == []
     ends.line.heard(5)
     assert ends.broken == [True]
+    ends = Ends(None)
+    ends.line.heard(3)
+    ends.line.heard(5)
+    assert ends.broken == []
 
 
 async def test_who_is_cancelled_may_wait_again() -> None:
@@ -203,7 +207,7 @@ async def test_a_process_that_is_cut_off_asks_nothing() -> None:
     ends.peer.lost = True
     with pytest.raises(DoorLost):
         ends.line.ask("ask", 1)
-    assert ends.line._unanswered == set()
+    assert ends.line._unanswered == {}
 
 
 @given(st.permutations(range(1, 9)))

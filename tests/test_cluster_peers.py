@@ -163,12 +163,12 @@ async def test_an_actor_that_returns_is_waited_for(fake: FakeRay) -> None:
     """As often as it takes."""
     async with other_process(), connected() as connection:
         (door,) = [door for door in fake.doors() if door != connection.life.door]
-        gate = fake.hold("opened", door, answers=True)
+        gate = fake.hold("up", door, answers=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(connection.peers.reach, door)
             await gate.reached()
             gate.drop()
-            fake.blink(door, "opened")
+            fake.blink(door, "up")
         line = await connection.peers.reach(door)
         assert await connection.peers.reach(door) is line
 

@@ -31,9 +31,13 @@ class Doors(Registry):
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         self.after: Callable[[str, str], Awaitable[None]] | None = None
         self.ended = 0
+        self.forgotten: list[str] = []
 
     async def _list_doors(self) -> list[str]:
         return self.listed
+
+    def _forget(self, door: str) -> None:
+        self.forgotten.append(door)
 
     async def _call(self, door: str, method: str, *args: Any) -> Any:
         self.said.append((door, method))
@@ -96,14 +100,14 @@ def test_a_name_is_granted_once_its_door_was_told() -> None:
             assert await names.find(B) is None
             await names.settle("one", 1)
             assert await names.names() == {A: "one"}
-            await names.release("two", A)
+            await names.release("two", A, 1, 0)
             assert await names.names() == {A: "one"}
             for _ in range(2):
-                await names.release("one", A)
+                await names.release("one", A, 1, 1)
             assert await names.names() == {}
             assert await names.doors["one"].held() == {}
         for _ in range(2):
-            await names.leave("one")
+            await names.leave("one", 1)
         assert set(names._watches) == {"two"}
 
     run(main)
@@ -149,7 +153,7 @@ def test_a_release_comes_behind_the_claim_that_it_takes_back() -> None:
         names.after = hold
         claim = asyncio.create_task(names.claim(A, entry("one")))
         await settled()
-        releases = [asyncio.create_task(names.release("one", A)) for _ in range(2)]
+        releases = [asyncio.create_task(names.release("one", A, 1, 1)) for _ in range(2)]
         await settled()
         assert not any(release.done() for release in releases)
         go.set()
@@ -195,7 +199,7 @@ def test_a_name_that_was_given_back_can_be_claimed_at_once() -> None:
         names.after = hold
         first = asyncio.create_task(names.claim(A, entry("one", id=1)))
         await settled()
-        release = asyncio.create_task(names.release("one", A))
+        release = asyncio.create_task(names.release("one", A, 1, 1))
         await settled()
         second = asyncio.create_task(names.claim(A, entry("one", id=2)))
         await settled()
@@ -490,7 +494,7 @@ def test_the_registry_ends_when_the_last_door_is_gone() -> None:
         names.lose("one")
         await settled()
         assert (await names.names(), names.ended) == ({B: "two"}, 0)
-        await names.leave("two")
+        await names.leave("two", 1)
         assert names.ended == 0  # so that this call is answered
         await settled()
         assert (await names.names(), names.ended) == ({}, 1)
@@ -516,7 +520,7 @@ def test_the_registry_stays_if_somebody_joins_before_it_ends() -> None:
     async def main() -> None:
         names = Doors("one")
         await names.join("one")
-        await names.leave("one")
+        await names.leave("one", 1)
         await names.join("one")
         await settled()
         assert names.ended == 0

@@ -36,17 +36,21 @@ class Door:
         if event is not None:
             event.set()
 
-    async def opened(self) -> bytes:
-        """Waits until the process has started all that it starts by itself."""
-        return b""
+    async def up(self) -> int | None:
+        """Waits until the process takes calls; gives in which life it is, if Ray starts it again."""
+        return None
 
     async def hold(self, name: Hashable, entry: Entry) -> None:
-        """Remember that this process is about to get this name."""
-        self._held[name] = entry
+        """Remember that this process is about to get this name, unless something newer was said."""
+        held = self._held.get(name)
+        if held is None or (held.life, held.serial) <= (entry.life, entry.serial):
+            self._held[name] = entry
 
-    async def drop(self, name: Hashable) -> None:
-        """This process no longer has this name."""
-        self._held.pop(name, None)
+    async def drop(self, name: Hashable, life: int, serial: int) -> None:
+        """This process no longer has this name, unless something newer was said of it."""
+        held = self._held.get(name)
+        if held is not None and (held.life, held.serial) <= (life, serial):
+            del self._held[name]
 
     async def held(self) -> dict[Hashable, Entry]:
         """The names that this process has."""
@@ -98,16 +102,23 @@ class Mailbox(Door):
 class DoorLost(Exception):
     """A door can't be reached any more."""
 
-    def __init__(self, returns: bool = False) -> None:
-        super().__init__(returns)  # it may be pickled
+    def __init__(self, returns: bool = False, said: str = "") -> None:
+        super().__init__(returns, said)  # it may be pickled
         self.returns = returns
-        """Whether Ray starts its process again."""
+        """Whether it may be reached again, in this life of its process or the next."""
+        self._said = said
 
     @property
     def why(self) -> str:
-        """What Ray says of it, in a line."""
-        said = str(self.__cause__ or "").strip().partition("\n")[0]
+        """What is known of it, or what Ray says, in a line."""
+        said = self._said or str(self.__cause__ or "").strip().partition("\n")[0]
         return said or "this process is cut off from Ray"
+
+    def again(self) -> DoorLost:
+        """The same, to be raised once more."""
+        lost = DoorLost(self.returns, self._said)
+        lost.__cause__ = self.__cause__
+        return lost
 
 
 def soon(loop: asyncio.AbstractEventLoop, future: asyncio.Future[bytes]) -> Callable[[bytes], None]:

@@ -170,6 +170,7 @@ class FarSession(Target):
     def terminated(self, lost: DoorLost) -> SessionTerminated:
         """What is raised where nothing was begun."""
         self.gone()
+        self._forget(self)
         error = SessionTerminated(
             f"{self} is stopped: {self.where}, in which it ran, is gone", name=self.called
         )

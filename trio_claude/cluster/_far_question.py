@@ -12,6 +12,7 @@ and is asked again if Ray starts that process again.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import trio
@@ -19,6 +20,7 @@ import trio
 from .._errors import Interrupted, TrioClaudeError
 from .._messages import InputJSONDelta, TextDelta, ThinkingDelta
 from .._session.question import Question
+from . import _lines
 from ._doors import DoorLost
 from ._lines import leave_unheard
 
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
     from ._lines import Answer, Line
     from ._peers import Peers
     from ._wire import Said
-
-# How long a caller that is cancelled waits for the other side, at most.
-_PARTING_SECONDS = 2.0
-
 
 @final
 class FarQuestion(Question):
@@ -71,19 +69,24 @@ class FarQuestion(Question):
             raise
 
     async def _ask(self, session: FarSession) -> None:
+        peers, door = self._peers, session.door
         while True:
             begun = False
             try:
-                self._line = await self._peers.reach(session.door)
+                peers.enter(door, self._number)
                 if session.status == "stopped":  # perhaps with its process, and Ray hasn't told yet
-                    await self._line.peer.call("opened").wait()
+                    await (await peers.reach(door)).peer.call("up").wait()
+                self._line, self._next = await peers.send(
+                    door, "ask", self._number, session, *self._args
+                )
                 self._asked = session.here_now()
-                self._next = self._line.ask("ask", self._number, session, *self._args)
                 begun = True  # for all that is known
                 said = await self._take()
                 while said.state == "waiting" or (said.state == "taken" and self._whole):
                     begun = said.state == "taken"
                     self._ask_on()
+                    if not begun:  # if that is lost, it is asked again, and in its turn
+                        self._next.on_lost = partial(peers.enter, door, self._number)
                     said = await self._take()
                 if said.state == "end":
                     self._end(said)
@@ -92,6 +95,8 @@ class FarQuestion(Question):
                 lost = exc
             if begun:
                 self._give_up(lost)
+                return
+            if self.ended:  # with the connection
                 return
             if not lost.returns:
                 error = session.terminated(lost)
@@ -105,7 +110,7 @@ class FarQuestion(Question):
         than some moments.
         """
         self._intent = "abandoned"
-        with trio.move_on_after(_PARTING_SECONDS, shield=True), suppress(DoorLost):
+        with trio.move_on_after(_lines.PARTING_SECONDS, shield=True), suppress(DoorLost):
             if self._line is not None:
                 left = self._line.ask("leave", self._number)
                 said = None if self._next is None else await self._take()
@@ -120,6 +125,7 @@ class FarQuestion(Question):
     def _left(self) -> None:
         if self._session is not None:
             self._session.questions.discard(self)
+            self._peers.leave(self._session.door, self._number)
 
     def _ask_on(self) -> None:
         assert self._line is not None
@@ -184,7 +190,7 @@ class FarQuestion(Question):
         If that is the result, the conversation has the turn; so its reader is to have it, too.
         """
         assert self._line is not None
-        with trio.move_on_after(_PARTING_SECONDS, shield=True), suppress(DoorLost):
+        with trio.move_on_after(_lines.PARTING_SECONDS, shield=True), suppress(DoorLost):
             self._line.ask("unask", self._number)
             said = await self._take()
             if said.events or said.state == "end":

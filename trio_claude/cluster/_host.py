@@ -11,7 +11,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import trio
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .._supervision.supervisor import Supervisor
 
 
+_T = TypeVar("_T")
+
+
 class Host(Door):
     """One actor of a group."""
 
@@ -36,6 +39,7 @@ class Host(Door):
         super().__init__()
         self._door = door
         self._namespace = namespace
+        self._up: Future[int | None] = Future()  # its life, once it takes calls
         self._opened: Future[bytes] = Future()  # the entries of its sessions, or an error
         self._ended: Future[bytes] = Future()
         self._connection: Connection | None = None
@@ -47,9 +51,9 @@ class Host(Door):
     # ---- called by Ray, in the loop -------------------------------------------------------------
 
     async def ask(self, call: bytes) -> bytes:
-        """What a :class:`Mailbox` does, without one. Waits until the group is open."""
-        if not self._opened.done():
-            await _settled(self._opened)
+        """What a :class:`Mailbox` does, without one. Waits until the Trio run takes calls."""
+        if not self._up.done():
+            await _settled(self._up)
         connection, token = self._connection, self._token
         if connection is None or token is None:
             return await self._refuse()
@@ -65,6 +69,9 @@ class Host(Door):
         ended = await _settled(self._ended)
         said: Said = loads(ended)
         return refusal(NotHere("the group has ended")) if said.error is None else ended
+
+    async def up(self) -> int | None:
+        return await _settled(self._up)
 
     async def opened(self) -> bytes:
         """Waits until the group's sessions are started; gives them, or why they could not be."""
@@ -85,11 +92,13 @@ class Host(Door):
     # ---- in the thread --------------------------------------------------------------------------
 
     def _run(self, opener: str) -> None:
-        ended = dumps(Said("end"))
+        ended = dumps(Said("end", value=()))  # it has no sessions
         try:
             trio.run(self._main, opener)
         except BaseException as exc:
             ended = refusal(exc)
+        if not self._up.done():
+            self._up.set_result(None)
         if not self._opened.done():
             self._opened.set_result(ended)
         self._ended.set_result(ended)
@@ -99,18 +108,22 @@ class Host(Door):
         async with open_connection(
             self._namespace, self._door, supervise=self._supervise
         ) as connection:
+            self._connection = connection
+            self._up.set_result(connection.life.number)
             spec: SupervisorSpec = loads(await connection.peers.ask(opener, "plan", self._door))
             async with open_from_spec(spec, (), log_event) as supervisor:
+                self._supervisor = supervisor
                 await connection.names.settle()
-                self._connection, self._supervisor = connection, supervisor
                 self._opened.set_result(dumps(Said("end", value=connection.names.entries())))
                 await self._close.wait()
                 connection.life.closing = True
 
     async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
-        supervisor, connection = self._supervisor, self._connection
-        assert supervisor is not None
+        connection = self._connection
         assert connection is not None
+        await connection.names.settled.wait()
+        supervisor = self._supervisor
+        assert supervisor is not None
         match kind, args:
             case "start_session", (spec, id):
                 handle = await supervisor.start_session(loads(spec), id=id)
@@ -132,7 +145,7 @@ class Host(Door):
                 raise AssertionError(kind)
 
 
-async def _settled(future: Future[bytes]) -> bytes:
+async def _settled(future: Future[_T]) -> _T:
     return await asyncio.shield(asyncio.wrap_future(future))
 
 

@@ -1,7 +1,7 @@
 """What others have asked for, each thing done by a task of its own, and told by calls.
 
-Trio starts tasks in an order of its own; but a question waits until those before it are in the lines
-of their sessions, so that callers are served in their order. All that is done is done through what a
+Trio starts tasks in an order of its own; but a question waits until those before it are in the line of
+its session, so that callers are served in their order. All that is done is done through what a
 handle of this run does, so that a session behaves the same from afar.
 """
 
@@ -15,6 +15,7 @@ import trio
 from .._errors import Interrupted, ProtocolError, SessionTerminated
 from .._messages import InputJSONDelta, ResultMessage, TextDelta, ThinkingDelta
 from .._session.stream import ResponseStream
+from ._lines import BROKEN
 from ._wire import BATCH_SIZE, Said, dumps, loads, size_of
 from ._wire_errors import dumps_error
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from .._messages import Event
     from .._session.inbox import Inbox
     from .._session.question import Question
-    from ._wire import Request, Standing
+    from ._wire import Name, Request, Standing
 
 # So many small events travel together, at most.
 _BATCH = 256
+
+Do: TypeAlias = "Callable[[str, tuple[Any, ...]], Awaitable[Any]]"
+"""Does what is no session's: its kind, and its arguments."""
 
 Find: TypeAlias = "Callable[[Hashable, tuple[int, int] | None], Published | None]"
 """Gives the session with this name in the cluster, if it is the one that was born then."""
@@ -46,32 +50,42 @@ class Published(Protocol):
     def standing(self) -> Standing: ...
 
 
+_LEFT = Said("end", error=dumps_error(Interrupted("the asker has left")))
+
+
+def _to_nobody(_: bytes) -> None:
+    """The answer to one who is gone."""
+
+
 def refusal(error: BaseException) -> bytes:
     """The answer where nothing was begun."""
     return dumps(Said("end", error=dumps_error(error), taken=False))
 
 
+class Ours:
+    """What this process has to do jobs with, and in which order they are."""
+
+    def __init__(self, find: Find, settled: trio.Event, do: Do) -> None:
+        self.find = find
+        self.settled = settled
+        self.do = do
+        self.last: dict[Name, Job] = {}
+        """What came last for a session and is not in its line yet."""
+
+
 class Job:
     """Something that was asked for: done by one task, told by the calls that come for it."""
 
-    def __init__(
-        self,
-        request: Request,
-        jobs: dict[int, Job],
-        find: Find,
-        do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
-        before: Job | None,
-    ) -> None:
-        self._before = before
+    def __init__(self, request: Request, jobs: dict[int, Job], ours: Ours) -> None:
         self.in_line = trio.Event()
         """Set once whatever is asked after it can't overtake it."""
         self._request = request
         self._jobs = jobs
-        self._find = find
-        self._other = do
+        self._ours = ours
         self._scope = trio.CancelScope()
         self._session: Published | None = None
         self._unsaid: deque[bytes] = deque()
+        self._begun = False
         self._ended = False
         """Whether its end was said, if perhaps not heard yet."""
         self._succeeded = False
@@ -82,6 +96,11 @@ class Job:
         """What waits for more to send than there is, until it is asked for."""
         self._leavers: list[Callable[[bytes], None]] = []
         self._taken = False
+        self._before: Job | None = None
+        jobs[request.number] = self
+        if request.name is not None:
+            self._before = ours.last.get(request.name)
+            ours.last[request.name] = self
 
     # ---- the asker's side -----------------------------------------------------------------------
 
@@ -103,33 +122,53 @@ class Job:
         """End it, and answer when it has ended."""
         self._leavers.append(answer)
         self._scope.cancel(reason="the asker has left")
+        if not self._begun:
+            self.say(_LEFT)
         self._forget_if_done()
+
+    def cut(self) -> None:
+        """End it: the line that it came by is broken, and whoever waits for an answer is told."""
+        waiting = [*self._leavers, *(() if self._answer is None else (self._answer,))]
+        self._leavers.clear()
+        self._answer = None
+        for answer in waiting:
+            answer(BROKEN)
+        self.leave(_to_nobody)
 
     # ---- its own side ---------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Do it. Raises nothing but Cancelled."""
-        said = None
-        before, self._before = self._before, None
+        said = _LEFT
         try:
+            # Also if it is left meanwhile: else whoever is behind it might overtake who is before.
+            before, self._before = self._before, None
+            if before is not None and not before.in_line.is_set():
+                await before.in_line.wait()
+            self._begun = True
             with self._scope:
-                if before is not None and not before.in_line.is_set():
-                    await before.in_line.wait()
-                said = await self._do()
+                if not self._ended:
+                    said = await self._do()
         except Exception as exc:
             said = Said("end", error=dumps_error(exc), taken=self._taken)
         finally:
-            self.in_line.set()
-        self.say(said or Said("end", error=dumps_error(Interrupted("the asker has left"))))
+            self._let_pass()
+        self.say(said)
         self._forget_if_done()
+
+    def _let_pass(self) -> None:
+        """It is in the line of its session now, or will never be."""
+        self.in_line.set()
+        name = self._request.name
+        if name is not None and self._ours.last.get(name) is self:
+            del self._ours.last[name]
 
     async def _do(self) -> Said:
         kind, args = self._request.kind, self._request.args
         if self._request.name is None:
-            self.in_line.set()
-            return Said("end", value=await self._other(kind, args))
-        inbox = self._inbox()
-        self.in_line.set()  # before it is: nobody else runs until it waits there
+            return Said("end", value=await self._ours.do(kind, args))
+        inbox = await self._inbox()
+        self._let_pass()  # before it is: nobody else runs until it waits there
         if kind == "clear":
             await inbox.clear()
         elif kind == "interrupt":
@@ -142,9 +181,13 @@ class Job:
             raise ProtocolError(f"nothing is known here of {kind!r}: is it another version?")
         return Said("end")
 
-    def _inbox(self) -> Inbox:
-        name = self._request.name
-        self._session = self._find(name, self._request.born)
+    async def _inbox(self) -> Inbox:
+        """That of its session, if it is there; no checkpoint, unless it may be about to be started."""
+        name, born = self._request.name, self._request.born
+        self._session = self._ours.find(name, born)
+        if self._session is None and not self._ours.settled.is_set():
+            await self._ours.settled.wait()
+            self._session = self._ours.find(name, born)
         if self._session is None:
             raise NotHere(f"session {name!r} is not there any more", name=name)
         return self._session.inbox
@@ -198,12 +241,15 @@ class Turn(Job):
 
     async def _do(self) -> Said:
         prompt, overrides, whole = self._request.args
-        inbox = self._inbox()
+        waits = not self._ours.settled.is_set()
+        if waits:  # said now, so that it can be asked again should this process die
+            self.say(Said("waiting"))
+        inbox = await self._inbox()
         options = {} if overrides is None else loads(overrides)
         question = inbox.new_question(prompt, options, whole=whole)
-        self.in_line.set()  # as above
-        waits = not inbox.is_free()
-        if waits:  # said now, so that it can be asked again should this process die
+        self._let_pass()  # as above
+        if not waits and not inbox.is_free():
+            waits = True
             self.say(Said("waiting"))
         await inbox.put(question)
         self._taken = True

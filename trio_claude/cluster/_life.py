@@ -48,9 +48,11 @@ class Life:
 
     def end_error(self) -> ClusterError:
         """What is raised once it has ended."""
-        return self.failure or ClusterError(
-            "the connection to the cluster has ended: its block was left"
-        )
+        if self.failure is None:
+            return ClusterError("the connection to the cluster has ended: its block was left")
+        error = ClusterError(str(self.failure))  # one for each who is told
+        error.__cause__ = self.failure.__cause__
+        return error
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Have something done beside; nothing any more once it has ended."""

@@ -19,13 +19,16 @@ from ._doors import DoorLost
 from ._wire import Request, dumps, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ._far import FarSession
     from ._ray import Peer
     from ._wire import Said
 
 _Item = TypeVar("_Item")
+
+PARTING_SECONDS = 2.0
+"""How long a caller that is cancelled waits for the other side, at most."""
 
 BROKEN = b""
 """Answered to what comes by a line that is broken, as its other end doesn't know yet."""
@@ -39,6 +42,8 @@ class Answer:
     """What another process answers, once it is there."""
 
     def __init__(self) -> None:
+        self.on_lost: Callable[[], None] | None = None
+        """Called if its line breaks, and its process returns: those of one line in their order."""
         self._there = trio.Event()
         self._outcome: Callable[[], bytes] | None = None
 
@@ -79,7 +84,7 @@ class Line:
         self._on_break = on_break
         self._life = life
         self._count = 0
-        self._unanswered: set[Answer] = set()
+        self._unanswered: dict[Answer, None] = {}
         self._lost: DoorLost | None = None
         # Never answered: so it breaks when the process ends, however idle it is. A new one that Ray
         # starts in its place would wait for the calls that the old one had.
@@ -102,19 +107,18 @@ class Line:
           DoorLost: the line is broken.
         """
         if self._lost is not None:
-            raise DoorLost(self._lost.returns) from self._lost.__cause__
+            raise self._lost.again()
         answer = Answer()
 
         def answered(outcome: Callable[[], bytes]) -> None:
-            self._unanswered.discard(answer)
             try:
                 if outcome() == BROKEN:
-                    self._unanswered.add(answer)
-                    self.cut(DoorLost(returns=True))
+                    self.cut(DoorLost(returns=True, said="the way to it was cut for a moment"))
             except DoorLost as exc:
                 self.cut(exc)
             except ClusterError:
                 pass  # who waits for it is told
+            self._unanswered.pop(answer, None)
             answer.give(outcome)
 
         name, born = (None, None) if session is None else (session.key, session.born)
@@ -122,29 +126,29 @@ class Line:
         call = dumps((self._asker, self._number, self._count + 1, data))
         self.peer.send(answered, "ask", call)
         self._count += 1  # only now: a number that is never sent would hold up all behind it
-        self._unanswered.add(answer)
+        self._unanswered[answer] = None
         return answer
 
     def heard(self, life: int) -> None:
-        """The other end is in this life now: it may be known before Ray tells of the end of the one
-        that this line goes to."""
-        if self._life is None:
-            self._life = life
-        elif life > self._life:  # of the one before, some names may be known still
-            self.cut(DoorLost(returns=True))
+        """The other end is in this life: if it is a later one than that which this line goes to, that
+        may be known before Ray tells of its end."""
+        if self._life is not None and life > self._life:
+            self.cut(DoorLost(returns=True, said="its process was started again"))
 
     def cut(self, lost: DoorLost) -> None:
         """Break: what was asked is lost, and nothing more can be asked by it."""
         if self._lost is not None:
             return
         self._lost = lost
-        unanswered, self._unanswered = self._unanswered, set()
+        unanswered, self._unanswered = self._unanswered, {}
 
         def broken() -> bytes:
-            raise DoorLost(lost.returns) from lost.__cause__
+            raise lost.again()
 
         for answer in unanswered:
             answer.give(broken)
+            if lost.returns and answer.on_lost is not None:
+                answer.on_lost()
         self._on_break(lost)
 
 
@@ -155,12 +159,47 @@ def leave_unheard(line: Line, number: int) -> None:
 
 
 @final
+class Askers:
+    """Who is about to ask at a door: the lowest number goes first.
+
+    Numbers grow with the time at which something was asked for. So what has to be asked once more
+    comes before what is new, and in its old order, however Trio wakes those who ask.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, trio.Event] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def enter(self, number: int) -> None:
+        """Be one of them; twice is as once."""
+        self._waiting.setdefault(number, trio.Event())
+
+    async def first(self, number: int) -> None:
+        """Wait until nobody is there with a lower number."""
+        while min(self._waiting) < number:
+            self._waiting[number] = trio.Event()
+            await self._waiting[number].wait()
+
+    def leave(self, number: int) -> None:
+        """Be none of them any more, if it was one; the next one goes on."""
+        if self._waiting.pop(number, None) is not None and self._waiting:
+            self._waiting[min(self._waiting)].set()
+
+
+@final
 class InOrder(Generic[_Item]):
     """The other end: gives out by number what comes in any order. The numbers begin at 1."""
 
     def __init__(self) -> None:
         self._next = 1
         self._early: dict[int, _Item] = {}
+
+    @property
+    def early(self) -> Collection[_Item]:
+        """What has come before its time."""
+        return self._early.values()
 
     def put(self, number: int, item: _Item) -> list[_Item]:
         """Take what has come; gives what is next, and all behind it that is there."""

@@ -1,7 +1,12 @@
 """The names of a cluster, as one process has them: those that it holds, and what it has heard of all.
 
-Two tasks, which both wait for an answer of Ray's that comes when there is something: one follows the
-registry's table, one tells it how our sessions stand.
+Two tasks: one follows the registry's table, by a call that is answered when there is news; one tells
+it how our sessions stand, when one has changed. Besides, a task for each name that is claimed, for what
+the registry was asked can't be taken back: who is cancelled leaves it to that task to free the name.
+
+Calls to the registry may overtake each other, and Ray repeats those that a registry that died has not
+answered. So whatever is said of a name has a serial number, and what is older than what is known
+changes nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from ._table import News
     from ._wire import Name, Standing
 
-# Who gives a name back, or leaves, waits for the registry no longer than this.
+# Who frees a name, or leaves, waits for the registry no longer than this.
 _LEAVING_SECONDS = 10.0
 # How often a registry that is gone is started anew for one call.
 _REGISTRIES = 5
@@ -64,6 +69,19 @@ class _Mine:
 
 
 @final
+class _Claim:
+    """A name that the registry is asked for."""
+
+    def __init__(self, mine: _Mine) -> None:
+        self.mine = mine
+        self.is_wanted = True
+        """Whether somebody waits for it: else it is freed once it is got."""
+        self.decided = trio.Event()
+        self.error: BaseException | None = None
+        """Why it was not got."""
+
+
+@final
 class Names:
     """What a run that is connected holds, and has heard; for ``_supervision/names.py``, a Cluster.
 
@@ -74,7 +92,11 @@ class Names:
 
     def __init__(self, life: Life, *, whole: bool) -> None:
         self.copy = Copy()
-        self.peers = Peers(life, self.copy.life_of)
+        self.peers = Peers(life)
+        self.settled = trio.Event()
+        """Set once this process has started all that it starts by itself."""
+        if not whole:
+            self.settled.set()
         self.life = life
         self._whole = whole
         self._where = _ray.where()
@@ -82,7 +104,7 @@ class Names:
         self._registry: _ray.Peer | None = None
         self._mine: dict[Hashable, _Mine] = {}
         self._born: WeakKeyDictionary[Inbox, int] = WeakKeyDictionary()
-        self._claiming: set[Hashable] = set()
+        self._claiming: dict[Hashable, _Claim] = {}
         self._freeing: dict[Hashable, trio.Event] = {}
         self._untold: set[Hashable] = set()
         self._to_tell = trio.Event()
@@ -99,12 +121,13 @@ class Names:
     async def settle(self) -> None:
         """All that this process starts by itself is started."""
         await self._ask_registry("settle", self.life.door, self.life.number)
+        self.settled.set()
 
     async def leave(self) -> None:
         """Be known no longer."""
         with trio.move_on_after(_LEAVING_SECONDS, shield=True):
             try:
-                await self._ask_registry("leave", self.life.door)
+                await self._ask_registry("leave", self.life.door, self.life.number)
             except ClusterError as exc:
                 logger.warning("could not leave the cluster in order: %s", exc)
 
@@ -114,10 +137,11 @@ class Names:
         for _ in range(_REGISTRIES):
             if method != "leave":
                 self.life.check()
-            if self._registry is None:
-                self._registry = await trio.to_thread.run_sync(_ray.registry, self.life.namespace)
             registry = self._registry
             try:
+                if registry is None:
+                    registry = await trio.to_thread.run_sync(_ray.registry, self.life.namespace)
+                    self._registry = registry
                 return await registry.call(method, *args).wait()
             except DoorLost as exc:
                 lost = exc
@@ -145,14 +169,22 @@ class Names:
     async def _claim_again(self) -> None:
         """Have a new registry know our names, which it may not have been able to ask us for."""
         await self._ask_registry("join", self.life.door)
+        for name, entry in list(self.copy.entries.items()):
+            if (entry.door, entry.life) == (
+                self.life.door,
+                self.life.number,
+            ) and name not in self._mine.keys() | self._claiming.keys() | self._freeing.keys():
+                await self._release(name, entry.serial)  # the registry before had not said so
         for name in list(self._mine):
             mine = self._mine.get(name)
             if mine is None:
                 continue
             mine.serial = next(self._serials)
-            holder = await self._ask_registry("claim", name, mine.entry)
-            if self._mine.get(name) is not mine:
-                continue  # it was given back meanwhile
+            entry = mine.entry
+            holder = await self._ask_registry("claim", name, entry)
+            if self._mine.get(name) is not mine:  # it was freed meanwhile, and perhaps before that
+                await self._release(name, entry.serial)
+                continue
             if holder is not None and holder.door != self.life.door:
                 raise ClusterError(
                     f"the name {name!r} was given to a session in {holder.where}, while the registry "
@@ -208,41 +240,51 @@ class Names:
 
     # ---- ours: a Cluster ------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def register(self, handle: SessionHandle) -> None:
         name = self._name_of(handle)
-        while name in self._freeing:
-            await self._freeing[name].wait()
         if name is None or self.life.ended:
             return
+        while name in self._freeing:
+            await self._freeing[name].wait()
+            self.life.check()
         if name in self._mine or name in self._claiming:
             raise SessionExists(f"the name {name!r} is taken, by another session of this run")
         inbox = _inbox_of(handle)
-        entry = self._entry(inbox)
-        self._claiming.add(name)
+        claim = self._claiming[name] = _Claim(_Mine(self._entry(inbox), inbox, handle))
+        self.life.start_soon(self._claim, name, claim)
         try:
-            holder = await self._ask_registry("claim", name, entry)
+            await claim.decided.wait()
+        except BaseException:
+            claim.is_wanted = False
+            self._freeing[name] = trio.Event()  # who wants it next waits for that
+            raise
+        if claim.error is not None:
+            raise claim.error
+
+    async def _claim(self, name: Name, claim: _Claim) -> None:
+        """Ask for a name, and give it back if nobody wants it any more."""
+        try:
+            holder = await self._ask_registry("claim", name, claim.mine.entry)
+            if holder is not None:
+                claim.error = SessionExists(
+                    f"the name {name!r} is taken in the cluster, by a session in {holder.where}"
+                )
+            elif claim.is_wanted:
+                self._mine[name] = claim.mine
+                claim.mine.inbox.on_change = partial(self._changed, name)
+            else:
+                await self._release(name, claim.mine.serial)
+        except ClusterError as exc:
+            claim.error = exc
+            if not claim.is_wanted:
+                self.life.fail(exc)
         except trio.Cancelled:
-            self._freeing[name] = trio.Event()
-            self.life.start_soon(self._give_back, name, entry)
+            claim.error = self.life.end_error()
             raise
         finally:
-            self._claiming.remove(name)
-        if holder is not None:
-            raise SessionExists(
-                f"the name {name!r} is taken in the cluster, by a session in {holder.where}"
-            )
-        self._mine[name] = _Mine(entry, inbox, handle)
-        inbox.on_change = partial(self._changed, name)
-
-    async def _give_back(self, name: Name, entry: Entry) -> None:
-        """Free a name that may just have been got. It is claimed once more for that, as calls may
-        overtake each other: what is released before it is claimed would be kept."""
-        try:
-            if await self._ask_registry("claim", name, entry) is None:
-                await self._ask_registry("release", self.life.door, name)
-        except ClusterError as exc:
-            self.life.fail(exc)
-        finally:
+            del self._claiming[name]
+            claim.decided.set()
             self._freed(name)
 
     async def unregister(self, handle: SessionHandle) -> None:
@@ -255,12 +297,17 @@ class Names:
         if self.life.closing:
             return  # all of them are freed at once
         self._freeing[name] = trio.Event()
-        with trio.move_on_after(_LEAVING_SECONDS, shield=True):
-            try:
-                await self._ask_registry("release", self.life.door, name)
-            except ClusterError as exc:
-                self.life.fail(exc)
-        self._freed(name)
+        try:
+            with trio.move_on_after(_LEAVING_SECONDS, shield=True):
+                await self._release(name, next(self._serials))
+        except ClusterError as exc:
+            self.life.fail(exc)
+        finally:
+            self._freed(name)
+
+    async def _release(self, name: Hashable, serial: int) -> None:
+        """Free a name, as far as it was said to be ours up to then."""
+        await self._ask_registry("release", self.life.door, name, self.life.number, serial)
 
     def _freed(self, name: Hashable) -> None:
         freed = self._freeing.pop(name, None)
@@ -348,16 +395,19 @@ class Names:
         """The session elsewhere with this name; the registry is asked where it was not heard of."""
         entry = self.copy.entries.get(name)
         if entry is None:
-            entry = await self._ask_registry("find", name)
+            found = await self._ask_registry("find", name)
+            entry = self.copy.entries.get(name)  # newer, if there is one by now
             if entry is None:
-                return None
-            self._hear(name, entry)
+                if found is None:
+                    return None
+                entry = found
+                self._hear(name, found)
         return self.far(name, entry)
 
     def forget(self, session: FarSession) -> None:
         """It is not there; another one that has its name by now is."""
         entry = self.copy.entries.get(session.key)
-        if entry is None or entry.door == session.door:
+        if entry is not None and session.is_one_of(entry):
             self._hear(session.key, None)
 
     def forget_door(self, door: str) -> None:

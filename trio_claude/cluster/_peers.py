@@ -14,41 +14,66 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from .._errors import ClusterError
-from . import _doors, _ray
+from . import _doors, _lines, _ray
 from ._doors import DoorLost
-from ._lines import Line, leave_unheard
+from ._lines import Askers, Line, leave_unheard
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._far import FarSession
     from ._life import Life
+    from ._lines import Answer
     from ._wire import Said
 
 
 @final
 class Peers:
-    """The lines to others.
+    """The lines to others, for a life of this process."""
 
-    Args:
-      life: that of this run's connection.
-      life_of: in which life a door's process is, as far as this one has heard.
-    """
-
-    def __init__(self, life: Life, life_of: Callable[[str], int | None]) -> None:
+    def __init__(self, life: Life) -> None:
         self.run = life.run
         self.start_soon = life.start_soon
         self.dumps = _ray.dumps
         self._life = life
-        self._life_of = life_of
         self._numbers = itertools.count(1)
         self._lines: dict[str, Line] = {}
         self._finding: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        self._askers: defaultdict[str, Askers] = defaultdict(Askers)
 
     def next_number(self) -> int:
         """A number that nothing else has that this process asks for."""
         return next(self._numbers)
+
+    async def send(
+        self,
+        door: str,
+        kind: str,
+        number: int,
+        session: FarSession | None = None,
+        *args: Any,
+    ) -> tuple[Line, Answer]:
+        """Ask at a door; gives by which line, and what is answered. Waits for all with lower numbers
+        that are still to be asked there; and as :meth:`reach`, whose errors it raises.
+        """
+        self.enter(door, number)
+        try:
+            await self._askers[door].first(number)
+            line = await self.reach(door)
+            return line, line.ask(kind, number, session, *args)
+        finally:
+            self.leave(door, number)
+
+    def enter(self, door: str, number: int) -> None:
+        """Say that this is about to be asked; whoever says so leaves, too."""
+        self._askers[door].enter(number)
+
+    def leave(self, door: str, number: int) -> None:
+        """It is not to be asked any more, or it was."""
+        askers = self._askers.get(door)
+        if askers is not None:
+            askers.leave(number)
+            if not askers:
+                del self._askers[door]
 
     async def reach(self, door: str) -> Line:
         """The line to a door. Waits until its process is up, if Ray is starting it.
@@ -61,7 +86,7 @@ class Peers:
         line = self._lines.get(door)
         if line is None:
             finding = self._finding[door]
-            async with finding:  # so that callers stay in their order
+            async with finding:
                 try:
                     line = self._lines.get(door) or await self._new_line(door)
                 finally:
@@ -71,10 +96,11 @@ class Peers:
 
     async def _new_line(self, door: str) -> Line:
         peer = await trio.to_thread.run_sync(_ray.find_actor, door, self._life.namespace)
-        await _wait_until_open(peer)
+        life = await _until_up(peer)
+        self._life.check()
         number = (self._life.number, self.next_number())
         broke = partial(self._line_broke, door)
-        line = self._lines[door] = Line(peer, self._life.door, number, self._life_of(door), broke)
+        line = self._lines[door] = Line(peer, self._life.door, number, life, broke)
         return line
 
     def _line_broke(self, door: str, lost: DoorLost) -> None:
@@ -85,7 +111,7 @@ class Peers:
     async def _renew(self, door: str) -> None:
         """Let a door know that nobody waits for what came by the line before."""
         with suppress(DoorLost, ClusterError):
-            await (await self.reach(door)).ask("renew", 0).wait()
+            await self.do(door, "renew", None)
 
     def heard(self, door: str, life: int) -> None:
         """A process is in this life now."""
@@ -95,12 +121,12 @@ class Peers:
     def cut(self, door: str) -> None:
         """A door has been closed: nothing is there any more, though Ray may not have told yet."""
         if door in self._lines:
-            self._lines[door].cut(DoorLost())
+            self._lines[door].cut(DoorLost(said="its group has ended"))
 
     def cut_all(self) -> None:
         """The connection ends."""
-        for door in list(self._lines):
-            self.cut(door)
+        for line in list(self._lines.values()):
+            line.cut(DoorLost(said="the connection to the cluster has ended"))
 
     async def do(
         self, door: str, kind: str, session: FarSession | None, *args: Any, leaves: bool = True
@@ -108,20 +134,32 @@ class Peers:
         """Have another process do something, and wait until it has.
 
         Args:
-          leaves: whether it is called off there if the caller is cancelled.
+          leaves: whether it is called off there if the caller is cancelled. If it was done by then,
+            the caller gets that: so what was cancelled was not done.
 
         Raises:
           DoorLost: nobody knows whether it was done.
           ClusterError: the connection has ended.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        line, number = await self.reach(door), self.next_number()
-        answer = line.ask(kind, number, session, *args)
+        number = self.next_number()
+        line, answer = await self.send(door, kind, number, session, *args)
         try:
             return await answer.wait()
         except trio.Cancelled:
-            if leaves:
-                leave_unheard(line, number)
+            if not leaves:
+                raise
+            leave_unheard(line, number)
+            with (
+                trio.move_on_after(_lines.PARTING_SECONDS, shield=True),
+                suppress(DoorLost, ClusterError),
+            ):
+                said = await answer.wait()
+                if said.error is None:
+                    return said
+            raise
+        except BaseException:  # such as KeyboardInterrupt, after which nobody waits for anything
+            leave_unheard(line, number)
             raise
 
     async def ask(self, door: str, kind: str, *args: Any) -> Any:
@@ -150,15 +188,15 @@ class Peers:
         return False
 
 
-async def _wait_until_open(peer: _ray.Peer) -> None:
-    """Wait for a process that Ray is starting, or starting again, to be up. What is asked before may
-    be lost with nobody knowing whether it was begun."""
+async def _until_up(peer: _ray.Peer) -> int | None:
+    """Wait for a process that Ray is starting, or starting again, to be up; gives in which life it is.
+    What is asked before may be lost with nobody knowing whether it was begun."""
     while True:
         try:
-            await peer.call("opened").wait()
+            life: int | None = await peer.call("up").wait()
         except DoorLost as exc:
             if not exc.returns:
                 raise
             await trio.sleep(_doors.AGAIN_SECONDS)
         else:
-            return
+            return life

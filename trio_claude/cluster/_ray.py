@@ -237,6 +237,8 @@ def _find_actor(name: str, namespace: str) -> Any:
         return ray.get_actor(name, namespace=namespace)
     except ValueError as exc:
         raise DoorLost(returns=False) from exc
+    except ray.exceptions.RayError as exc:  # its control store is busy, or being restarted
+        raise DoorLost(returns=True) from exc
 
 
 def start_mailbox(door: str, namespace: str) -> Peer:
@@ -259,7 +261,13 @@ def start_host(host: type, door: str, namespace: str, opener: str, options: dict
 
 
 def registry(namespace: str) -> Peer:
-    """The registry of the namespace, which is started if there is none."""
+    """The registry of the namespace, which is started if there is none.
+
+    Raises:
+      DoorLost: this process is cut off.
+    """
+    if not ray.is_initialized():  # Ray would start a cluster of its own
+        raise DoorLost(returns=False)
     options = {
         "name": _REGISTRY,
         "namespace": namespace,
@@ -271,7 +279,10 @@ def registry(namespace: str) -> Peer:
         "max_restarts": -1,
         "max_task_retries": -1,
     }
-    actor = ray.remote(RayRegistry).options(**options).remote(namespace)
+    try:
+        actor = ray.remote(RayRegistry).options(**options).remote(namespace)
+    except ray.exceptions.RayError as exc:
+        raise DoorLost(returns=True) from exc
     # So that it ends by itself, should this process die before it joins.
     actor.begin.remote()  # type: ignore[attr-defined]
     return Peer(actor)
@@ -286,7 +297,11 @@ class RayRegistry(Registry):
         self._doors: dict[str, Any] = {}
 
     async def _list_doors(self) -> list[str]:
-        named = await asyncio.to_thread(partial(ray.util.list_named_actors, all_namespaces=True))
+        find = partial(ray.util.list_named_actors, all_namespaces=True)
+        try:
+            named = await asyncio.to_thread(find)
+        except ray.exceptions.RayError as exc:  # its control store is busy, or being restarted
+            raise DoorLost(returns=True) from exc
         return [
             actor["name"]
             for actor in named
@@ -301,8 +316,14 @@ class RayRegistry(Registry):
         except ray.exceptions.ActorUnavailableError as exc:
             raise DoorLost(returns=True) from exc
         except ray.exceptions.RayActorError as exc:
-            self._doors.pop(door, None)
             raise DoorLost(returns=False) from exc
+        except ray.exceptions.RayTaskError:
+            raise  # a fault of ours
+        except ray.exceptions.RayError as exc:
+            raise DoorLost(returns=True) from exc
+
+    def _forget(self, door: str) -> None:
+        self._doors.pop(door, None)
 
     async def _end(self) -> None:
         # Not exit_actor(), which waits for all calls to end: those of the dead never do.

@@ -13,16 +13,20 @@ import contextlib
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
 
 from . import _doors
 from ._doors import DoorLost
 from ._table import News, Table
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
     from ._wire import Entry
+
+_T = TypeVar("_T")
 
 # How long a new registry waits for what the doors hold.
 _REBUILDING_SECONDS = 5.0
@@ -54,7 +58,11 @@ class Registry(ABC):
 
     @abstractmethod
     async def _list_doors(self) -> list[str]:
-        """The doors that there are."""
+        """The doors that there are.
+
+        Raises:
+          DoorLost: Ray can't tell now.
+        """
 
     @abstractmethod
     async def _call(self, door: str, method: str, *args: Any) -> Any:
@@ -63,6 +71,10 @@ class Registry(ABC):
         Raises:
           DoorLost: it is gone, or its process is.
         """
+
+    @abstractmethod
+    def _forget(self, door: str) -> None:
+        """It is not called any more."""
 
     @abstractmethod
     async def _end(self) -> None:
@@ -80,9 +92,11 @@ class Registry(ABC):
         self._watch(door)
         return self._table.since(None)
 
-    async def leave(self, door: str) -> None:
-        """A process is about to go."""
+    async def leave(self, door: str, life: int) -> None:
+        """A process is about to go, unless Ray has started it anew by now."""
         await self._rebuild()
+        if any(entry.life > life for entry in self._table.held_by(door).values()):
+            return
         watch = self._watches.pop(door, None)
         if watch is not None:
             watch.cancel()
@@ -93,40 +107,37 @@ class Registry(ABC):
         await self._rebuild()
         self._watch(entry.door)
         holder = self._table.find(name)
+        deciding = self._deciding.get(name)
+        if holder is None and deciding is not None:
+            holder = deciding.entry  # nobody has it yet; who came first is about to
         if holder is not None and holder.door != entry.door:
             # A registry that has died may just have told that door otherwise.
-            await self._drop(entry.door, name)
+            await self._drop(name, entry)
             return holder
-        deciding = self._deciding.get(name)
-        if deciding is not None and deciding.entry.door != entry.door:
-            return deciding.entry  # nobody has it yet; who came first is about to
         async with self._decide(name, entry):
-            while True:
-                try:
-                    await self._call(entry.door, "hold", name, entry)
-                    break
-                except DoorLost as exc:
-                    if not exc.returns:
-                        return entry  # nobody is there to hear it
-                    await asyncio.sleep(_doors.AGAIN_SECONDS)
+            try:
+                await _until_reached(self._call, entry.door, "hold", name, entry)
+            except DoorLost:
+                return entry  # nobody is there to hear it
             if entry.door in self._watches:  # else it has been lost meanwhile
                 holder = self._table.claim(name, entry)
                 self._tell()
         if holder is not None and holder.door != entry.door:  # its door has just answered, late
-            await self._drop(entry.door, name)
+            await self._drop(name, entry)
             return holder
         return None
 
-    async def release(self, door: str, name: Hashable) -> None:
-        """Free a name; behind its claim, if that is not decided yet."""
+    async def release(self, door: str, name: Hashable, life: int, serial: int) -> None:
+        """Free a name, unless its door says something newer of it; behind its claim, if that is not
+        decided yet."""
         await self._rebuild()
         deciding = self._deciding.get(name)
         holder = self._table.find(name) if deciding is None else deciding.entry
         if holder is None or holder.door != door:
             return
         async with self._decide(name, holder):
-            await self._drop(door, name)
-            if self._table.release(door, name):
+            await self._drop(name, attrs.evolve(holder, life=life, serial=serial))
+            if self._table.release(door, name, life, serial):
                 self._tell()
 
     @asynccontextmanager
@@ -152,9 +163,11 @@ class Registry(ABC):
     async def settle(self, door: str, life: int) -> None:
         """A process has started all that it starts; what it held in an earlier life is free."""
         await self._rebuild()
-        for name in self._table.settle(door, life):
-            await self._drop(door, name)
+        held = self._table.held_by(door)
+        freed = self._table.settle(door, life)
         self._tell()
+        for name in freed:
+            await self._drop(name, held[name])
 
     async def find(self, name: Hashable) -> Entry | None:
         """Who has the name."""
@@ -185,7 +198,7 @@ class Registry(ABC):
         await asyncio.shield(self._rebuilt)
 
     async def _ask_all_doors(self) -> None:
-        doors = await self._list_doors()
+        doors = await _until_reached(self._list_doors)
         asked = [asyncio.create_task(self._ask_door(door)) for door in doors]
         # One that Ray is restarting answers when it is up, which may be never: it is watched, but not
         # waited for. It claims what it has when it sees that the registry is another.
@@ -217,6 +230,7 @@ class Registry(ABC):
         self._lose(door)
 
     def _lose(self, door: str) -> None:
+        self._forget(door)
         self._table.lose(door)
         self._tell()
         self._end_if_alone()
@@ -230,6 +244,18 @@ class Registry(ABC):
         if not self._watches:
             await self._end()
 
-    async def _drop(self, door: str, name: Hashable) -> None:
+    async def _drop(self, name: Hashable, entry: Entry) -> None:
+        """Tell a door that it has a name no longer, as far as this entry says."""
         with contextlib.suppress(DoorLost):
-            await self._call(door, "drop", name)
+            await _until_reached(*(self._call, entry.door, "drop", name, entry.life, entry.serial))
+
+
+async def _until_reached(call: Callable[..., Awaitable[_T]], *args: Any) -> _T:
+    """Call until it is answered. Raises DoorLost where nobody is there any more."""
+    while True:
+        try:
+            return await call(*args)
+        except DoorLost as exc:
+            if not exc.returns:
+                raise
+        await asyncio.sleep(_doors.AGAIN_SECONDS)

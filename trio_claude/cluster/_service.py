@@ -9,38 +9,44 @@ ends while it lives; when it fails, everything of that asker's is left, and its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from .._errors import Interrupted, ProtocolError
-from ._jobs import Job, NotHere, Turn, refusal
+from ._jobs import Job, NotHere, Ours, Turn, refusal
 from ._lines import BROKEN, InOrder
 from ._wire import Request, Said, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._jobs import Find
+    from ._jobs import Do, Find
     from ._lines import LineId
 
 
 @final
 class Service:
-    """What this process does for others."""
+    """What this process does for others.
+
+    Args:
+      find: gives a session of ours.
+      settled: set once all sessions are there that this process starts by itself.
+      until_lost: waits until another process can't be reached; gives whether it may still live.
+      do: does what is no session's.
+    """
 
     def __init__(
         self,
         find: Find,
+        settled: trio.Event,
         until_lost: Callable[[str], Awaitable[bool]],
-        do: Callable[[str, tuple[Any, ...]], Awaitable[Any]],
+        do: Do,
     ) -> None:
-        self._find = find
+        self._ours = Ours(find, settled, do)
         self._until_lost = until_lost
-        self._do = do
         self._askers: dict[str, _Asker] = {}
         self._nursery: trio.Nursery | None = None
-        self._before: Job | None = None
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Do what is asked, until cancelled."""
@@ -68,7 +74,7 @@ class Service:
         known = self._askers.get(asker)
         if known is None or known.line < line:
             if known is not None:
-                known.leave()  # nobody waits for what came by a line that is broken
+                known.cut()
             known = self._askers[asker] = _Asker(line)
             self._nursery.start_soon(self._wait_for_its_end, asker, known)
         if known.broken or known.line > line:
@@ -94,9 +100,8 @@ class Service:
         job = asker.jobs.get(request.number)
         if request.kind not in ("more", "unask", "leave"):
             kind = Turn if request.kind == "ask" else Job
-            job = kind(request, asker.jobs, self._find, self._do, self._before)
+            job = kind(request, asker.jobs, self._ours)
             job.more(answer)
-            asker.jobs[request.number] = self._before = job
             nursery.start_soon(job.run)
         elif job is None:
             answer(refusal(Interrupted("it was left")))
@@ -112,11 +117,10 @@ class Service:
         # One that only could not be reached for a moment may still ask by this line, where it was
         # left: it is told then that the line is broken.
         while await self._until_lost(name):
-            asker.broken = True
-            asker.leave()
+            asker.cut()
         if self._askers.get(name) is asker:
             del self._askers[name]
-        asker.leave()
+        asker.cut()
 
 
 @final
@@ -129,11 +133,10 @@ class _Asker:
         self.calls: InOrder[tuple[bytes, Callable[[bytes], None]]] = InOrder()
         self.jobs: dict[int, Job] = {}
 
-    def leave(self) -> None:
-        """Nobody is there any more who wants anything of it."""
+    def cut(self) -> None:
+        """Break the line: what came by it is left, and not answered any more."""
+        self.broken = True
+        for _, answer in self.calls.early:
+            answer(BROKEN)
         for job in list(self.jobs.values()):
-            job.leave(_to_nobody)
-
-
-def _to_nobody(_: bytes) -> None:
-    """The answer to one who is gone."""
+            job.cut()

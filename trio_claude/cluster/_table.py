@@ -10,7 +10,7 @@ A door is one process. When Ray restarts it, its names stay its own while its ne
 sessions again; what that life has not claimed when it is done is free.
 
 No clock, no I/O, no event loop. A call takes the same time however big the table is; or, where it is
-about many names, as long as these are many.
+about many names, as long as these are many. (Only :meth:`Copy.life_of` looks at all; it is asked once.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Copy:
         self.entries: dict[Hashable, Entry] = {}
 
     def take_in(self, news: News) -> Mapping[Hashable, Entry | None]:
-        """Bring it up to date; gives what was heard of each name that is not as it was."""
+        """Bring it up to date; gives what was heard, and None for each name that is free now."""
         changes = dict(news.changes)
         if news.whole:
             changes |= dict.fromkeys(self.entries.keys() - changes.keys())
@@ -123,9 +123,11 @@ class Table:
             self._put(name, entry)
         return None
 
-    def release(self, door: str, name: Hashable) -> bool:
-        """Free the name, if this door holds it; say whether it did."""
-        if not self._holds(door, name):
+    def release(self, door: str, name: Hashable, life: int, serial: int) -> bool:
+        """Free the name, if this door holds it, and what it said last of it is not newer than that;
+        say whether it is free now."""
+        held = self._entries.get(name)
+        if held is None or held.door != door or (held.life, held.serial) > (life, serial):
             return False
         self._free(door, name)
         return True
