@@ -30,6 +30,25 @@ def test_a_door_remembers_what_its_process_holds() -> None:
     run(main)
 
 
+def test_a_door_believes_what_is_newer() -> None:
+    """Calls overtake each other, and Ray repeats some; a later life is newer than whatever was said."""
+
+    async def main() -> None:
+        door = Door()
+        await door.hold(A, entry("one", serial=5))
+        await door.hold(A, entry("one", serial=4))
+        await door.drop(A, 1, 4)
+        assert await door.held() == {A: entry("one", serial=5)}
+        await door.hold(A, entry("one", life=2))
+        await door.drop(A, 1, 9)
+        assert await door.held() == {A: entry("one", life=2)}
+        await door.drop(A, 2, 0)
+        await door.drop(B, 2, 0)
+        assert await door.held() == {}
+
+    run(main)
+
+
 def test_a_door_never_says_that_it_is_alive() -> None:
     """The call is there to fail."""
 

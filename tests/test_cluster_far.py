@@ -117,7 +117,8 @@ class Script:
 
     _askers: defaultdict[str, Askers] = attrs.field(factory=lambda: defaultdict(Askers))
     # By what is here.
-    do, send, enter, leave = Peers.do, Peers.send, Peers.enter, Peers.leave
+    do, send = Peers.do, Peers.send
+    enter, first, leave = Peers.enter, Peers.first, Peers.leave
 
     def next_number(self) -> int:
         """One more."""
@@ -523,6 +524,49 @@ async def test_a_door_that_does_not_return_after_all() -> None:
         await terminated(SessionHandle(script.session()), "query", "Hi")
 
 
+async def test_a_question_in_line_when_the_connection_ends() -> None:
+    """Has that for its outcome, not what becomes of its line behind it."""
+    async with scripted() as script:
+        session = script.session()
+        script.say("ask", WAITING)
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(ClusterError, match="the connection has ended"):
+                    await SessionHandle(session).query("Hi")
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            (question,) = session.questions
+            question.end(ClusterError("the connection has ended"))
+            await script.answer("more", lost())
+
+
+async def test_a_session_whose_process_is_gone_is_forgotten() -> None:
+    """So that who asks by name finds out who has it now."""
+    async with scripted() as script:
+        session = script.session()
+        script.reaching.append(lost())
+        await terminated(SessionHandle(session), "query", "Hi")
+        assert script.forgotten == [session]
+
+
+async def test_a_question_that_was_refused_is_asked_again() -> None:
+    """Its line was broken, which it could not know: nothing was begun. What may have been begun is not
+    asked again, whatever is said of what it was asked on with."""
+    refused = DoorLost(returns=True, begun=False)
+    async with scripted() as script:
+        session = script.session()
+        script.say("ask", refused, DONE)
+        assert str(await SessionHandle(session).query("Hi")) == "done"
+        assert script.kinds() == ["ask", "ask"]
+        script.say("ask", TAKEN)
+        script.say("more", refused)
+        with pytest.raises(SessionCrashed):
+            await SessionHandle(session).query("Hi")
+        assert script.kinds() == ["ask", "more", "leave"]
+
+
 # ---- who is cancelled ----------------------------------------------------------------------------
 
 
@@ -909,6 +953,29 @@ async def test_who_is_cancelled_while_a_name_is_looked_up_asks_nothing() -> None
         script.found.append(trio.Event())
         await cancelled(script, by_name(script))
         assert script.asked == []
+
+
+async def test_who_asks_by_name_first_is_asked_for_first() -> None:
+    """Though the name has to be found, and those who come later know it already."""
+    async with scripted() as script:
+        session = script.session()
+        looked = trio.Event()
+        script.found += [looked, session, session]
+        script.say("ask", DONE, DONE)
+
+        async def unknown() -> None:
+            with pytest.raises(SessionNotFound):
+                await by_name(script).query("0")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unknown)
+            for number in (1, 2):
+                await wait_all_tasks_blocked()
+                nursery.start_soon(by_name(script).query, f"{number}")
+            await wait_all_tasks_blocked()
+            assert script.asked == []
+            looked.set()
+        assert [asked[4] for asked in script.asked] == ["1", "2"]
 
 
 # ---- a wire that is closed -----------------------------------------------------------------------

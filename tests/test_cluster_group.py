@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -28,6 +29,7 @@ from trio_claude import (
     query,
     whereis,
 )
+from trio_claude._backends.base import Backend, Connection as BackendConnection
 from trio_claude.cluster import Group, _doors, _group, _opening, open_group
 from trio_claude.cluster._connection import Connection
 from trio_claude.cluster._doors import DoorLost
@@ -50,6 +52,23 @@ def says(text: Any = "yes", **options: Any) -> ScriptedBackend:
 def hosts(fake: FakeRay, connection: Connection) -> list[str]:
     """The doors of groups."""
     return [door for door in fake.doors() if door != connection.life.door]
+
+
+@attrs.frozen
+class Opening(Backend):
+    """Has a group of its own for as long as its session lives."""
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[BackendConnection]:
+        """Open the group."""
+        async with open_group([spec("below", says("below"))]) as group:
+
+            async def ask(turn: ScriptedTurn) -> str:
+                sessions = await group.list_sessions()
+                return f"{len(sessions)} {await group.get_session('below').query(turn.prompt)}"
+
+            async with ScriptedBackend(ask).connect() as connection:
+                yield connection
 
 
 @asynccontextmanager
@@ -549,6 +568,51 @@ async def test_a_session_that_two_terminate_is_counted_once(fake: FakeRay) -> No
                     while [job._begun for job in list(jobs.values())] != [True] * 3:
                         await wait_all_tasks_blocked(0.001)
         assert [actor.sessions for actor in group._actors] == [1]
+
+
+SERVED: list[str] = []
+
+
+def _record(turn: ScriptedTurn) -> Any:
+    SERVED.append(turn.prompt)
+    return hang(turn) if turn.prompt == "first" else "yes"
+
+
+async def test_who_waits_in_line_keeps_its_place_when_the_actor_dies(fake: FakeRay) -> None:
+    """And those who come while it is started again come behind."""
+    SERVED.clear()
+    async with group_of(fake, spec("a", ScriptedBackend(_record))) as (group, connection):
+        handle = group.get_session("a")
+        (door,) = hosts(fake, connection)
+        async with trio.open_nursery() as nursery:
+
+            async def crash() -> None:
+                with pytest.raises(SessionCrashed):
+                    await handle.query("first")
+
+            async def ask(numbers: range) -> None:
+                for number in numbers:
+                    nursery.start_soon(handle.query, f"{number}")
+                    await wait_all_tasks_blocked()
+
+            nursery.start_soon(crash)
+            await wait_all_tasks_blocked()
+            await ask(range(7))
+            questions = handle._target.questions  # type: ignore[attr-defined]
+            while [one._state for one in questions].count("waiting") < 7:
+                await wait_all_tasks_blocked(0.001)  # until they were told that they wait
+            gate = fake.hold("up", door)
+            fake.kill(door, returns=True)
+            await gate.reached()
+            await ask(range(7, 12))
+            gate.open()
+        assert SERVED == ["first", *map(str, range(12))]
+
+
+async def test_a_session_that_opens_a_group_while_it_starts(fake: FakeRay) -> None:
+    """In an actor: the other actor asks this one what it is to do, which is not open yet."""
+    async with group_of(fake, SessionSpec(id="a", backend=Opening())) as (group, _):
+        assert str(await group.get_session("a").query("Hi")) == "1 below"
 
 
 async def test_an_actor_that_stays_down_is_not_asked_all_the_time(

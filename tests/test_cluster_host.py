@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import trio
 
-from trio_claude import Global, SupervisorSpec
+from trio_claude import ClusterError, Global, SupervisorSpec
 from trio_claude._supervision.names import connected_cluster
+from trio_claude.cluster import _host
 from trio_claude.cluster._host import Host
 from trio_claude.cluster._jobs import NotHere
 from trio_claude.cluster._names import Names
-from trio_claude.cluster._wire import Request, Said, dumps, loads
+from trio_claude.cluster._wire import Member, Request, Said, dumps, loads
 from trio_claude.cluster._wire_errors import loads_error
 from trio_claude.testing import ScriptedBackend
 
@@ -34,9 +35,10 @@ class Opener:
         self.fake = fake
         self.plan = plan
 
-    async def run(self, then: Callable[[Any], Awaitable[None]]) -> None:
-        """Start it, and go on with its peer."""
+    async def run(self, then: Callable[[Any], Awaitable[None]], hold: str = "") -> None:
+        """Start it, and go on with its peer; hold back its calls of a method until it has none."""
         async with connected() as connection:
+            self.gate = self.fake.hold(hold)
             if self.plan is not None:
                 connection.life.plans[DOOR] = connection.peers.dumps(self.plan)
             peer = await trio.to_thread.run_sync(
@@ -59,11 +61,11 @@ async def said(peer: Any, method: str, *args: Any) -> Said:
     return value
 
 
-def request(kind: str, *args: Any, name: Any = None) -> tuple[Any, ...]:
+def request(kind: str, *args: Any, name: Any = None, place: int = 1) -> tuple[Any, ...]:
     """What a call of `ask` takes."""
     names = connected_cluster()
     assert isinstance(names, Names)
-    return (dumps((names.life.door, (1, 1), 1, dumps(Request(kind, 1, name, args=args)))),)
+    return (dumps((names.life.door, (1, 1), place, dumps(Request(kind, 1, name, args=args)))),)
 
 
 async def test_an_actor_from_its_start_to_its_end(fake: FakeRay) -> None:
@@ -154,3 +156,56 @@ def test_who_closes_an_actor_that_has_ended_is_told_how(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Host, "_run", run)
     asyncio.run(main())
+
+
+async def test_who_asks_what_is_there_does_not_wait_for_the_rest(fake: FakeRay) -> None:
+    """Of a group whose sessions are being started; it is told that it waits, should that be lost."""
+    opener, settle = Opener(fake, plan()), fake.hold("settle")
+    name = Member(DOOR, "a")
+
+    async def main(peer: Any) -> None:
+        ask = peer.call("ask", *request("ask", "Hi", None, True, name=name))
+        await opener.gate.reached()
+        opener.gate.open()
+        assert (loads(await ask.wait())).state == "waiting"
+        assert (await said(peer, "ask", *request("more", place=2))).state == "taken"
+        await settle.reached()
+        answer = await said(peer, "ask", *request("more", place=3))
+        assert [str(event) for event in answer.events] == ["yes"]
+        assert isinstance(await peer.call("up").wait(), int)
+        settle.open()
+        assert len((await said(peer, "opened")).value) == 1
+
+    await opener.run(main, hold="join")
+
+
+async def test_a_group_that_ends_while_it_is_started(fake: FakeRay) -> None:
+    """Has no sessions, and has not failed."""
+    settle = fake.hold("settle")
+    name = Member(DOOR, "a")
+
+    async def main(peer: Any) -> None:
+        await settle.reached()
+        await said(peer, "ask", *request("stop", False, name=name))
+        assert await said(peer, "ended") == await said(peer, "opened") == Said("end", value=())
+
+    one = spec("a", restart="transient", significant=True)
+    ends = SupervisorSpec(specs=[one], auto_shutdown="any_significant")
+    await Opener(fake, ends).run(main)
+
+
+async def test_an_actor_that_cannot_connect(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes no calls, and says why; nobody waits for it."""
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise ClusterError("no")
+
+    monkeypatch.setattr(_host, "open_connection", fail)
+
+    async def main(peer: Any) -> None:
+        assert await peer.call("up").wait() is None
+        answer = await said(peer, "ask", *request("list_sessions"))
+        assert answer.error is not None
+        assert str(loads_error(answer.error)) == "no"
+
+    await Opener(fake, plan()).run(main)

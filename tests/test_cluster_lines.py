@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_claude import ClusterError, Global
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._far import FarSession
-from trio_claude.cluster._lines import BROKEN, InOrder, Line
+from trio_claude.cluster._lines import BROKEN, Askers, InOrder, Line
 from trio_claude.cluster._wire import Entry, Said, dumps, loads
 
 Outcome = Callable[[], bytes]
@@ -221,3 +221,77 @@ def test_what_comes_in_any_order_goes_out_in_its_own(numbers: list[int]) -> None
         given_out += calls.put(number, f"{number}")
         first_missing = min(set(range(1, 10)) - come)
         assert given_out == [f"{n}" for n in range(1, first_missing)]
+
+
+async def test_what_is_lost_is_told_in_the_order_in_which_it_was_asked() -> None:
+    """To those who want to ask again; where the process is gone for good, nobody can."""
+    for returns in (True, False):
+        ends = Ends()
+        told: list[int] = []
+        for number in range(20):
+            answer = ends.line.ask("ask", number)
+            if number != 7:
+                answer.on_lost = partial(told.append, number)
+        ends.line.cut(DoorLost(returns=returns))
+        assert told == ([number for number in range(20) if number != 7] if returns else [])
+
+
+@given(
+    numbers=st.lists(st.integers(1, 99), unique=True, min_size=1, max_size=9),
+    gone=st.sets(st.integers(1, 99)),
+    again=st.sets(st.integers(1, 99)),
+)
+def test_who_is_to_ask_goes_by_number(numbers: list[int], gone: set[int], again: set[int]) -> None:
+    """Whoever goes away instead holds up nobody, nor does it change anything to come twice."""
+    askers, went = Askers(), []
+
+    async def go(number: int) -> None:
+        try:
+            await askers.first(number)
+            if number not in gone:
+                went.append(number)
+        finally:
+            askers.leave(number)
+
+    async def main() -> None:
+        for number in numbers:
+            askers.enter(number)
+        for number in again & set(numbers):
+            askers.enter(number)
+        async with trio.open_nursery() as nursery:
+            for number in numbers:
+                nursery.start_soon(go, number)
+
+    trio.run(main)
+    assert went == sorted(set(numbers) - gone)
+    assert not askers
+
+
+async def test_what_has_to_be_asked_again_comes_before_what_is_new() -> None:
+    """Also where that was next already; who is cancelled lets the next one go."""
+    askers, went = Askers(), []
+
+    async def go(number: int) -> None:
+        askers.enter(number)
+        try:
+            await askers.first(number)
+            went.append(number)
+        finally:
+            askers.leave(number)
+
+    askers.enter(3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go, 9)
+        await wait_all_tasks_blocked()
+        askers.leave(3)
+        askers.enter(5)  # before that one runs
+        await wait_all_tasks_blocked()
+        assert went == []
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(go, 7)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        askers.leave(4)  # was none of them
+        askers.leave(5)
+    assert went == [9]

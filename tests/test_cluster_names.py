@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Hashable
 from typing import Any
 
@@ -319,7 +320,7 @@ async def test_who_is_cancelled_gives_back_only_what_is_its_own(fake: FakeRay) -
         assert scope.cancelled_caught
         gate.open()
         with trio.fail_after(5):
-            while connection.names._claiming:
+            while connection.names._freeing:
                 await wait_all_tasks_blocked(0.001)
         assert str(await query(A, "Hi")) == "other"
 
@@ -357,6 +358,94 @@ async def test_a_name_that_is_being_freed_is_waited_for(fake: FakeRay) -> None:
             assert whereis(A) is None
             gate.open()
         assert str(await query(A, "Hi"))
+
+
+async def test_of_two_sessions_in_a_process_the_one_that_is_gone_is_forgotten(
+    fake: FakeRay,
+) -> None:
+    """Whoever kept the handle of the one, and asks it, must not hide the other from anybody."""
+    async with connected() as connection:
+        names = connection.names
+        old = names.learn(A, Entry("there", 1, "w", A, A, "running", None, born=3))
+        names._hear(A, Entry("there", 1, "w", A, A, "running", None, serial=4, born=7))
+        assert old.status == "stopped"
+        names.forget(old)
+        handle = whereis(A)
+        assert handle is not None
+        assert handle._target is not old
+        names.forget(handle._target)  # type: ignore[arg-type]
+        assert whereis(A) is None
+        names.forget(old)
+
+
+async def test_what_was_heard_while_the_registry_was_asked_is_newer(fake: FakeRay) -> None:
+    """Than its answer, which was under way."""
+    async with other_process(spec(A)), connected() as connection:
+        names = connection.names
+        known = names.copy.entries.pop(A)
+        gate = fake.hold("find", answers=True)
+        found: list[FarSession | None] = []
+
+        async def resolve() -> None:
+            found.append(await names.resolve(A))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(resolve)
+            await gate.reached()
+            names._hear(A, attrs.evolve(known, serial=known.serial + 5, status="restarting"))
+            gate.open()
+        (session,) = found
+        assert session is not None
+        assert session.status == "restarting"
+
+
+@pytest.mark.parametrize("held", ["claim", "release"])
+async def test_who_waits_for_a_name_when_the_connection_ends(held: str, fake: FakeRay) -> None:
+    """Is told so: it must not run under a name that nobody knows."""
+
+    async def start() -> None:
+        with pytest.raises(ClusterError, match="the connection to the cluster has ended"):
+            await second.start_session(spec(A))
+
+    async with open_supervisor() as first, open_supervisor() as second:
+        async with trio.open_nursery() as nursery:
+            async with connected() as connection:
+                gate = fake.hold(held)
+                if held == "release":
+                    await first.start_session(spec(A))
+                    nursery.start_soon(first.terminate_session, A)
+                    await gate.reached()
+                    nursery.start_soon(start)
+                    for _ in range(20):  # until it waits
+                        await trio.lowlevel.checkpoint()
+                else:
+                    nursery.start_soon(start)
+                    await gate.reached()
+                    gate.drop()
+            if held == "release":
+                gate.open()
+        assert connection.names._mine == {}
+
+
+async def test_a_ctrl_c_while_a_name_is_claimed_gives_it_back(fake: FakeRay) -> None:
+    """As a cancellation does."""
+    async with connected() as connection:
+        gate = fake.hold("claim")
+
+        async def interrupt() -> None:
+            await gate.reached()
+            signal.raise_signal(signal.SIGINT)
+
+        handle = SessionHandle(_inbox())
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupt)
+                await connection.names.register(handle)
+        assert caught.group_contains(KeyboardInterrupt)
+        gate.open()
+        await connection.names.register(handle)
+        assert whereis(A) is handle
+        await connection.names.unregister(handle)
 
 
 # ---- what is told --------------------------------------------------------------------------------
@@ -502,6 +591,21 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
         await done.wait()
         await wait_all_tasks_blocked()
         assert len(claimed) == 1
+
+
+async def test_a_name_that_a_registry_left_with_us_is_freed(fake: FakeRay) -> None:
+    """It died between two calls, and our door believed its last word."""
+    async with connected() as connection, open_supervisor([spec(A)]) as supervisor:
+        names = connection.names
+        mine = names.copy.entries[A]
+        door = fake.instance(connection.life.door)
+        stale = attrs.evolve(mine, id=B, called=B, status="running")
+        fake.do(lambda: door._held.__setitem__(B, stale))
+        fake.kill_registry(returns=True)
+        await until_stands(connection, B, "running")
+        await until_stands(connection, B, None)
+        assert whereis(A) is supervisor.get_session(A)
+        assert set(fake.do(lambda: dict(door._held))) == {A}
 
 
 async def test_a_registry_that_two_calls_find_gone(fake: FakeRay) -> None:

@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_claude import (
     ClusterError,
     SessionCrashed,
     TrioClaudeError,
+    cluster,
     get_session,
     open_supervisor,
     query,
     stream,
+    whereis,
 )
-from trio_claude.cluster import _ray
+from trio_claude.cluster import _lines, _ray
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._jobs import NotHere
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
@@ -191,3 +194,90 @@ async def test_a_door_is_looked_for_once(fake: FakeRay, monkeypatch: pytest.Monk
         assert [name for name in looked if name != connection.life.door] == [
             connection.names.copy.entries[A].door
         ]
+
+
+async def test_who_is_cancelled_has_what_was_done_by_then(fake: FakeRay) -> None:
+    """So that what was cancelled was not done: nobody else knows of that session."""
+    async with (
+        connected() as connection,
+        cluster.open_group([spec("a", scripted())]) as group,
+    ):
+        (door,) = (door for door in fake.doors() if door != connection.life.door)
+        gate = fake.hold("ask", door, answers=True)
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with scope:
+                    handle = await group.start_session(spec("b", scripted()))
+                assert handle.id == "b"
+
+            nursery.start_soon(start)
+            await gate.reached()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            gate.open()
+        assert not scope.cancelled_caught
+        assert str(await group.get_session("b").query("Hi")) == "yes"
+
+
+async def test_who_is_cancelled_waits_for_no_more_than_some_moments(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the other side says nothing."""
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
+    async with (
+        connected() as connection,
+        cluster.open_group([spec("a", scripted())]) as group,
+    ):
+        (door,) = (door for door in fake.doors() if door != connection.life.door)
+        gate = fake.hold("ask", door)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(group.start_session, spec("b"))
+                await gate.reached()
+                scope.cancel()
+        assert scope.cancelled_caught
+        gate.open()
+        assert [info.id for info in await group.list_sessions()] == ["a"]
+
+
+async def test_nobody_asks_by_a_connection_that_ended_meanwhile(fake: FakeRay) -> None:
+    """Also who waited for a process to come up."""
+    async with other_process(spec(A)), trio.open_nursery() as nursery:
+        gate = fake.hold("up")
+        async with connected() as connection:
+            door = connection.names.copy.entries[A].door
+
+            async def reach() -> None:
+                with pytest.raises(ClusterError, match="the connection to the cluster has ended"):
+                    await connection.peers.reach(door)
+
+            for _ in range(2):
+                nursery.start_soon(reach)
+            await gate.reached()
+        gate.open()
+    assert connection.peers._finding == {}
+    assert connection.peers._lines == {}
+
+
+async def test_a_door_that_is_gone_when_it_is_called(fake: FakeRay) -> None:
+    """It was found, and has ended meanwhile."""
+    async with connected() as connection:
+        async with other_process(spec(A)) as other:
+            door = connection.names.copy.entries[A].door if whereis(A) else ""
+            while not door:
+                await until_stands(connection, A, "running")
+                door = connection.names.copy.entries[A].door
+            gate = fake.hold("up", door)
+            async with trio.open_nursery() as nursery:
+
+                async def reach() -> None:
+                    with pytest.raises(DoorLost):
+                        await connection.peers.reach(door)
+
+                nursery.start_soon(reach)
+                await gate.reached()
+                fake.kill(door)
+                gate.open()
+            other.stop()

@@ -309,6 +309,96 @@ def test_what_an_earlier_life_held_is_free_once_the_next_is_settled() -> None:
     run(main)
 
 
+def test_who_claims_what_another_is_about_to_get_does_not_hold_it() -> None:
+    """Though the registry before may have told that door otherwise."""
+
+    async def main() -> None:
+        names = Doors("one", "two")
+        await names.doors["two"].hold(A, entry("two"))
+        names.listed = []
+        go = asyncio.Event()
+
+        async def wait(door: str, method: str) -> None:
+            if (door, method) == ("one", "hold"):
+                await go.wait()
+
+        names.before = wait
+        first = asyncio.create_task(names.claim(A, entry("one")))
+        await settled()
+        assert await names.claim(A, entry("two")) == entry("one")
+        assert await names.doors["two"].held() == {}
+        go.set()
+        assert await first is None
+
+    run(main)
+
+
+def test_what_a_life_that_is_over_says_is_not_believed() -> None:
+    """Ray had given it up, and started the next one: that holds what it holds."""
+
+    async def main() -> None:
+        names = Doors("one")
+        await names.claim(A, entry("one", life=1))
+        await names.claim(A, entry("one", life=2))
+        await names.leave("one", 1)
+        await names.release("one", A, 1, 9)
+        assert await names.names() == {A: "one"}
+        assert list(names._watches) == ["one"]
+        await names.leave("one", 2)
+        assert await names.names() == {}
+        assert names.forgotten == ["one"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_door_that_cannot_be_told_that_it_has_lost_a_name(returns: bool) -> None:
+    """Is told as soon as it can: else the next registry would believe it."""
+
+    async def main() -> None:
+        names = Doors("one")
+        await names.claim(A, entry("one"))
+        tries = 0
+
+        async def fail(door: str, method: str) -> None:
+            nonlocal tries
+            if method == "drop":
+                tries += 1
+                if not returns or tries < 3:
+                    raise DoorLost(returns=returns)
+
+        names.before = fail
+        await names.release("one", A, 1, 0)
+        assert await names.names() == {}
+        assert (await names.doors["one"].held() == {}) == returns
+        assert tries == (3 if returns else 1)
+
+    run(main)
+
+
+def test_doors_that_cannot_be_listed_are_listed_later() -> None:
+    """Ray's control store may be busy for a moment; nobody is told wrong meanwhile."""
+
+    async def main() -> None:
+        names = Doors("one")
+        await names.doors["one"].hold(A, entry("one"))
+        tries = 0
+        list_doors = names._list_doors
+
+        async def fail() -> list[str]:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise DoorLost(returns=True)
+            return await list_doors()
+
+        names._list_doors = fail  # type: ignore[method-assign]
+        assert await names.find(A) == entry("one")
+        assert tries == 3
+
+    run(main)
+
+
 # ---- news ----------------------------------------------------------------------------------------
 
 

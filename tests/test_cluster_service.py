@@ -35,9 +35,9 @@ from trio_claude._backends.base import Answer, Backend, Connection, Conversation
 from trio_claude._nurseries import open_hidden_nursery
 from trio_claude._options import SessionOptions
 from trio_claude._session.inbox import Inbox
-from trio_claude.cluster import _jobs
+from trio_claude.cluster import _jobs, _service
 from trio_claude.cluster._jobs import NotHere
-from trio_claude.cluster._lines import BROKEN
+from trio_claude.cluster._lines import BROKEN, REFUSED
 from trio_claude.cluster._service import Service
 from trio_claude.cluster._wire import BATCH_SIZE, Request, Said, Standing, dumps, loads, size_of
 from trio_claude.cluster._wire_errors import loads_error
@@ -65,12 +65,15 @@ class Call:
     said: list[Said] = attrs.field(factory=list)
     there: trio.Event = attrs.field(factory=trio.Event)
     broken: bool = False
+    begun: bool = False
+    """If its line is broken: whether it may have been begun."""
 
     def __call__(self, data: bytes) -> None:
         """Take the answer: there is one at most."""
         assert not self.there.is_set()
-        if data == BROKEN:
+        if data in (BROKEN, REFUSED):
             self.broken = True
+            self.begun = data == BROKEN
         else:
             self.said.append(loads(data))
         self.there.set()
@@ -98,13 +101,14 @@ class Asked:
     """A process that is asked, and those who ask it."""
 
     def __init__(self) -> None:
-        self.settled = trio.Event()
-        self.settled.set()
-        self.service = Service(self._find, self.settled, self._until_lost, self._do)
+        self.arrival: trio.Event | None = None
+        self.service = Service(self._find, lambda: self.arrival, self._until_lost, self._do)
         self.cut: set[str] = set()
         """Whose process still lives, though it can't be reached."""
         self.sessions: dict[Hashable, Known] = {}
         self.gone: dict[str, trio.Event] = {}
+        self.life = 1
+        """Of the askers."""
         self.lines: dict[str, int] = {}
         """Which line each asker calls by."""
         self.places: dict[str, int] = {}
@@ -116,6 +120,12 @@ class Asked:
         """Let these be asked."""
         for handle in handles:
             self.sessions[handle.name] = Known(inbox_of(handle))
+
+    def arrive(self, *, last: bool = False) -> None:
+        """A session has been started that the process starts by itself."""
+        arrived, self.arrival = self.arrival, None if last else trio.Event()
+        assert arrived is not None
+        arrived.set()
 
     def _find(self, name: Hashable, born: tuple[int, int] | None) -> Known | None:
         return None if born == (1, 0) else self.sessions.get(name)
@@ -148,7 +158,7 @@ class Asked:
         line = self.lines.setdefault(asker, 1)
         if place is None:
             place = self.places[asker] = self.places.get(asker, 0) + 1
-        self.service.receive(dumps((asker, (1, line), place, data)), call)
+        self.service.receive(dumps((asker, (self.life, line), place, data)), call)
         return call
 
     def new_line(self, asker: str = "x") -> None:
@@ -594,6 +604,154 @@ async def test_a_process_that_ends_has_no_sessions(autojump_clock: MockClock) ->
     assert not (await call.end()).taken
 
 
+async def test_no_turn_is_done_twice(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way was cut while a question waited: its asker doesn't know that it was begun since, and asks
+    again by the next line. What still waits is asked again; another life's numbers are its own."""
+    monkeypatch.setattr(_service, "_BEGUN_KEPT", 2)
+    prompts: list[str] = []
+
+    def answer(turn: ScriptedTurn) -> Any:
+        prompts.append(turn.prompt)
+        return ["Well", 100.0] if turn.prompt == "4" else "yes"
+
+    async with asked("a", backend=ScriptedBackend(answer)) as process:
+        await process.ask(10, "a", "0").wait()
+        await wait_all_tasks_blocked()
+        for number in range(11, 16):
+            assert (await process.ask(number, "a", f"{number - 10}", whole=True).wait()).state == (
+                "waiting"
+            )
+        await process.leave(10).end()
+        await wait_all_tasks_blocked()
+        assert "".join(prompts) == "1234"  # three have ended, and one is in flight
+        process.new_line()
+        for number, name in ((13, "a"), (14, "a")):
+            error = await process.ask(number, name, f"{number - 10}", whole=True).error()
+            assert isinstance(error, SessionCrashed)
+            assert str(error) == (
+                "the way to session 'a' was cut for a moment, and what became of this turn meanwhile "
+                "was not heard"
+            )
+        again = process.ask(15, "a", "5", whole=True)
+        while (await again.wait()).state != "end":
+            again = process.more(15)
+        assert "".join(prompts) == "12345"
+        assert len(process.service._askers["x"].begun) == 2
+        process.life += 1
+        process.new_line()
+        assert (await process.ask(13, "a", "6", whole=True).end()).error is None
+
+
+async def test_who_watches_a_line_that_was_replaced_watches_no_longer(
+    autojump_clock: MockClock,
+) -> None:
+    """Once it is lost: each new line has its own, and an actor may be started again without end."""
+    async with asked("a", backend=ScriptedBackend(hang)) as process:
+        for number in range(1, 5):
+            process.ask(number, "a")
+            await wait_all_tasks_blocked()
+            assert process.service._nursery is not None
+            watches = [
+                task for task in process.service._nursery.child_tasks if "_wait_for" in task.name
+            ]
+            assert len(watches) <= 2
+            process.cut.add("x")
+            process.gone["x"].set()
+            await wait_all_tasks_blocked()
+            process.new_line()
+        process.lose()
+
+
+async def test_who_leaves_in_line_lets_nobody_overtake(autojump_clock: MockClock) -> None:
+    """However Trio starts the tasks of those who came together."""
+    prompts: list[str] = []
+
+    def answer(turn: ScriptedTurn) -> str:
+        prompts.append(turn.prompt)
+        return "yes"
+
+    async with asked("a", backend=ScriptedBackend(answer)) as process:
+        for first in range(1, 200, 5):
+            prompts.clear()
+            calls = {}
+            for number in range(first, first + 5):
+                calls[number] = process.ask(number, "a", f"{number - first}", whole=True)
+                if number == first + 3:
+                    process.leave(number)
+            for number, call in calls.items():
+                while (await call.wait()).state != "end":
+                    call = process.more(number)
+            assert prompts == ["0", "1", "2", "4"]
+
+
+async def test_what_waits_for_its_turn_is_told_that_its_line_is_broken(
+    autojump_clock: MockClock,
+) -> None:
+    """Its asker left nothing, and may ask again; also what came before its time, and who leaves."""
+    async with asked("a", backend=ScriptedBackend(hang)) as process:
+        await process.ask(1, "a").wait()
+        pending = process.more(1)
+        early = process.receive(dumps(Request("more", 1)), place=9)
+        leaving = process.leave(1)
+        process.cut.add("x")
+        process.gone["x"].set()
+        await gone(process, "a")
+        assert (pending.broken, early.broken, leaving.broken) == (True, True, True)
+        assert (pending.begun, early.begun) == (True, False)
+        process.lose()
+
+
+# ---- a process that is starting ------------------------------------------------------------------
+
+
+async def test_who_asks_a_session_that_is_yet_to_start_waits_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    """And is told so; in order; sessions that are there are asked meanwhile."""
+    prompts: list[str] = []
+
+    def answer(turn: ScriptedTurn) -> str:
+        prompts.append(turn.prompt)
+        return "yes"
+
+    async with asked("a", "b", backend=ScriptedBackend(answer)) as process:
+        late = process.sessions.pop("b")
+        process.arrival = trio.Event()
+        calls = {n: process.ask(n, "b", f"{n}", whole=True) for n in range(1, 6)}
+        clear = process.call("clear", 6, "b")
+        assert (await process.ask(7, "a", "a", whole=True).end()).error is None
+        assert (await calls.pop(1).wait()).state == "waiting"
+        left = process.leave(3)
+        assert isinstance(await calls.pop(3).error(), Interrupted)
+        await left.end()
+        assert not clear.there.is_set()
+        process.arrive()
+        await wait_all_tasks_blocked()  # that was another one
+        process.sessions["b"] = late
+        process.arrive()
+        calls[1] = process.more(1)
+        for number, call in calls.items():
+            while (await call.wait()).state != "end":
+                call = process.more(number)
+        assert (await clear.end()).error is None
+        assert prompts == ["a", "1", "2", "4", "5"]
+
+
+async def test_a_session_that_has_not_been_started_after_all(autojump_clock: MockClock) -> None:
+    """Nothing was begun."""
+    async with asked("a") as process:
+        del process.sessions["a"]
+        process.arrival = trio.Event()
+        assert (await process.ask(1, "a").wait()).state == "waiting"
+        process.arrive(last=True)
+        end = await process.more(1).end()
+        assert end.error is not None
+        assert isinstance(loads_error(end.error), NotHere)
+        assert not end.taken
+
+
 # ---- who leaves ----------------------------------------------------------------------------------
 
 
@@ -693,7 +851,7 @@ async def test_an_asker_that_is_lost_has_left_all(autojump_clock: MockClock) -> 
         assert "x" not in process.service._askers
         assert process.jobs == 0 or list(process.service._askers["y"].jobs) == [1]
         assert waiting.broken
-        assert late.broken
+        assert late.broken or (await late.wait()).state == "waiting"
         while (await other.wait()).state != "end":
             other = process.more(1, "y")
         assert trio.current_time() < 1

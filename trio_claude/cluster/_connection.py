@@ -30,7 +30,7 @@ class Connection:
         self.life = life
         self.names = Names(life, whole=supervise is not None)
         self.peers = self.names.peers
-        self.service = Service(self.names.find, self.names.settled, self.peers.until_lost, self._do)
+        self.service = Service(self.names.find, self.names.arrival, self.peers.until_lost, self._do)
         self._supervise = supervise
 
     async def _do(self, kind: str, args: tuple[Any, ...]) -> Any:

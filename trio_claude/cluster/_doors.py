@@ -102,10 +102,12 @@ class Mailbox(Door):
 class DoorLost(Exception):
     """A door can't be reached any more."""
 
-    def __init__(self, returns: bool = False, said: str = "") -> None:
-        super().__init__(returns, said)  # it may be pickled
+    def __init__(self, returns: bool = False, said: str = "", begun: bool = True) -> None:
+        super().__init__(returns, said, begun)  # it may be pickled
         self.returns = returns
         """Whether it may be reached again, in this life of its process or the next."""
+        self.begun = begun
+        """Whether what was asked may have been begun."""
         self._said = said
 
     @property
@@ -116,7 +118,7 @@ class DoorLost(Exception):
 
     def again(self) -> DoorLost:
         """The same, to be raised once more."""
-        lost = DoorLost(self.returns, self._said)
+        lost = DoorLost(self.returns, self._said, self.begun)
         lost.__cause__ = self.__cause__
         return lost
 

@@ -74,9 +74,15 @@ class ByName(Askable):
     async def put(self, question: Question) -> None:
         assert isinstance(question, FarQuestion)
         while True:
-            session = await self._resolve(self._name)
-            if session is None:
-                raise not_found(self._name)
+            self._peers.enter(self._name, question.number)
+            try:
+                await self._peers.first(self._name, question.number)
+                session = await self._resolve(self._name)
+                if session is None:
+                    raise not_found(self._name)
+                question.enter(session)
+            finally:
+                self._peers.leave(self._name, question.number)
             with suppress(NotHere):  # what this process had heard was old, and is forgotten now
                 await question.put(session)
                 return

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._peers import Peers
     from ._wire import Said
 
+
 @final
 class FarQuestion(Question):
     """A question to a session elsewhere."""
@@ -40,19 +41,27 @@ class FarQuestion(Question):
         self._peers = peers
         self._args = args
         self._whole = bool(args[-1])
-        self._number = peers.next_number()
+        self.number = peers.next_number()
         self._session: FarSession | None = None
         self._line: Line | None = None
         self._asked = (0, "")
         """Where the session was when it was asked."""
+        self._state: Literal["unasked", "asked", "waiting", "taken"] = "unasked"
+        """How far it is, for all that is known."""
         self._next: Answer | None = None
         """What was asked for and not yet taken in."""
 
-    async def put(self, session: FarSession) -> None:
-        """Ask it, and wait until the session has taken it; until its end, if that is all it is for."""
+    def enter(self, session: FarSession) -> None:
+        """Say that it is about to be put to this session."""
+        self._left()
         self._session = session
         session.questions.add(self)
+        self._peers.enter(session.door, self.number)
         self.on_end = self._left
+
+    async def put(self, session: FarSession) -> None:
+        """Ask it, and wait until the session has taken it; until its end, if that is all it is for."""
+        self.enter(session)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             await self._ask(session)
@@ -64,43 +73,49 @@ class FarQuestion(Question):
             raise
         except BaseException:  # such as KeyboardInterrupt, after which nobody waits for anything
             if self._line is not None:
-                leave_unheard(self._line, self._number)
+                leave_unheard(self._line, self.number)
             self._left()
             raise
 
     async def _ask(self, session: FarSession) -> None:
         peers, door = self._peers, session.door
+        enter = partial(peers.enter, door, self.number)
         while True:
-            begun = False
+            enter()
+            self._state = "unasked"
             try:
-                peers.enter(door, self._number)
                 if session.status == "stopped":  # perhaps with its process, and Ray hasn't told yet
                     await (await peers.reach(door)).peer.call("up").wait()
                 self._line, self._next = await peers.send(
-                    door, "ask", self._number, session, *self._args
+                    door, "ask", self.number, session, *self._args
                 )
                 self._asked = session.here_now()
-                begun = True  # for all that is known
-                said = await self._take()
-                while said.state == "waiting" or (said.state == "taken" and self._whole):
-                    begun = said.state == "taken"
+                self._state = "asked"
+                self._next.on_lost = enter  # it may be asked again, and then in its turn
+                while await self._is_awaited():
                     self._ask_on()
-                    if not begun:  # if that is lost, it is asked again, and in its turn
-                        self._next.on_lost = partial(peers.enter, door, self._number)
-                    said = await self._take()
-                if said.state == "end":
-                    self._end(said)
+                    self._next.on_lost = enter
                 return
-            except DoorLost as exc:
-                lost = exc
-            if begun:
-                self._give_up(lost)
-                return
-            if self.ended:  # with the connection
-                return
-            if not lost.returns:
-                error = session.terminated(lost)
-                raise error from error.__cause__
+            except DoorLost as lost:
+                if self._may_be_begun(lost):
+                    self._give_up(lost)
+                if self.ended:  # perhaps with the connection
+                    return
+                if not lost.returns:
+                    error = session.terminated(lost)
+                    raise error from error.__cause__
+
+    def _may_be_begun(self, lost: DoorLost) -> bool:
+        return self._state == "taken" or (self._state == "asked" and lost.begun)
+
+    async def _is_awaited(self) -> bool:
+        """Hear how far it is; gives whether it is to be waited for further before it is read."""
+        said = await self._take()
+        if said.state == "end":
+            self._end(said)
+            return False
+        self._state = "waiting" if said.state == "waiting" else "taken"
+        return self._whole or self._state == "waiting"
 
     async def _withdraw(self) -> bool:
         """Leave it, as its caller is cancelled while it waits; gives whether it was answered.
@@ -112,7 +127,7 @@ class FarQuestion(Question):
         self._intent = "abandoned"
         with trio.move_on_after(_lines.PARTING_SECONDS, shield=True), suppress(DoorLost):
             if self._line is not None:
-                left = self._line.ask("leave", self._number)
+                left = self._line.ask("leave", self.number)
                 said = None if self._next is None else await self._take()
                 if said is None or said.state != "end":
                     said = await left.wait()
@@ -125,11 +140,11 @@ class FarQuestion(Question):
     def _left(self) -> None:
         if self._session is not None:
             self._session.questions.discard(self)
-            self._peers.leave(self._session.door, self._number)
+            self._peers.leave(self._session.door, self.number)
 
     def _ask_on(self) -> None:
         assert self._line is not None
-        self._next = self._line.ask("more", self._number)
+        self._next = self._line.ask("more", self.number)
 
     async def _take(self) -> Said:
         """What was asked for; if cancelled, it can be taken later."""
@@ -144,7 +159,7 @@ class FarQuestion(Question):
     def _give_up(self, lost: DoorLost) -> None:
         assert self._session is not None
         assert self._line is not None
-        leave_unheard(self._line, self._number)  # should only the way there have been cut
+        leave_unheard(self._line, self.number)  # should only the way there have been cut
         self.end(self._session.crashed(lost, self._asked))
 
     def _end(self, said: Said) -> None:
@@ -191,7 +206,7 @@ class FarQuestion(Question):
         """
         assert self._line is not None
         with trio.move_on_after(_lines.PARTING_SECONDS, shield=True), suppress(DoorLost):
-            self._line.ask("unask", self._number)
+            self._line.ask("unask", self.number)
             said = await self._take()
             if said.events or said.state == "end":
                 return said
@@ -207,6 +222,6 @@ class FarQuestion(Question):
     async def _leave(self, line: Line) -> None:
         try:
             with suppress(DoorLost):  # then the turn has ended as well
-                await line.ask("leave", self._number).wait()
+                await line.ask("leave", self.number).wait()
         finally:
             self.end(Interrupted("the turn was abandoned"))

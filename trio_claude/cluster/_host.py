@@ -121,7 +121,8 @@ class Host(Door):
     async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
         connection = self._connection
         assert connection is not None
-        await connection.names.settled.wait()
+        while (arrival := connection.names.arrival()) is not None:
+            await arrival.wait()
         supervisor = self._supervisor
         assert supervisor is not None
         match kind, args:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
 import trio
 
-from .._errors import Interrupted, ProtocolError, SessionTerminated
+from .._errors import Interrupted, ProtocolError, SessionCrashed, SessionTerminated
 from .._messages import InputJSONDelta, ResultMessage, TextDelta, ThinkingDelta
 from .._session.stream import ResponseStream
-from ._lines import BROKEN
-from ._wire import BATCH_SIZE, Said, dumps, loads, size_of
+from ._lines import BROKEN, REFUSED
+from ._wire import BATCH_SIZE, Member, Said, dumps, loads, size_of
 from ._wire_errors import dumps_error
 
 if TYPE_CHECKING:
@@ -36,9 +36,21 @@ Do: TypeAlias = "Callable[[str, tuple[Any, ...]], Awaitable[Any]]"
 Find: TypeAlias = "Callable[[Hashable, tuple[int, int] | None], Published | None]"
 """Gives the session with this name in the cluster, if it is the one that was born then."""
 
+Arrival: TypeAlias = "Callable[[], trio.Event | None]"
+"""Gives what is set when the next session is there; None where none is to come by itself."""
+
 
 class NotHere(SessionTerminated):
     """The process has no such session, or no longer; nothing was begun."""
+
+
+class Asker(Protocol):
+    """Another process, as far as it asks by one line."""
+
+    jobs: dict[int, Job]
+
+    def take(self, number: int) -> None:
+        """A question that was said to wait is begun, which its asker doesn't know yet."""
 
 
 class Published(Protocol):
@@ -62,12 +74,23 @@ def refusal(error: BaseException) -> bytes:
     return dumps(Said("end", error=dumps_error(error), taken=False))
 
 
+def begun_unheard(request: Request) -> bytes:
+    """The answer to a question that was begun when it was asked before: it is not begun twice."""
+    name = request.name.id if isinstance(request.name, Member) else request.name
+    error = SessionCrashed(
+        f"the way to session {name!r} was cut for a moment, and what became of this turn meanwhile "
+        "was not heard",
+        name=name,
+    )
+    return dumps(Said("end", error=dumps_error(error)))
+
+
 class Ours:
     """What this process has to do jobs with, and in which order they are."""
 
-    def __init__(self, find: Find, settled: trio.Event, do: Do) -> None:
+    def __init__(self, find: Find, arrival: Arrival, do: Do) -> None:
         self.find = find
-        self.settled = settled
+        self.arrival = arrival
         self.do = do
         self.last: dict[Name, Job] = {}
         """What came last for a session and is not in its line yet."""
@@ -76,11 +99,11 @@ class Ours:
 class Job:
     """Something that was asked for: done by one task, told by the calls that come for it."""
 
-    def __init__(self, request: Request, jobs: dict[int, Job], ours: Ours) -> None:
+    def __init__(self, request: Request, asker: Asker, ours: Ours) -> None:
         self.in_line = trio.Event()
         """Set once whatever is asked after it can't overtake it."""
         self._request = request
-        self._jobs = jobs
+        self._asker = asker
         self._ours = ours
         self._scope = trio.CancelScope()
         self._session: Published | None = None
@@ -97,7 +120,7 @@ class Job:
         self._leavers: list[Callable[[bytes], None]] = []
         self._taken = False
         self._before: Job | None = None
-        jobs[request.number] = self
+        asker.jobs[request.number] = self
         if request.name is not None:
             self._before = ours.last.get(request.name)
             ours.last[request.name] = self
@@ -132,7 +155,7 @@ class Job:
         self._leavers.clear()
         self._answer = None
         for answer in waiting:
-            answer(BROKEN)
+            answer(BROKEN if self._taken else REFUSED)
         self.leave(_to_nobody)
 
     # ---- its own side ---------------------------------------------------------------------------
@@ -184,13 +207,17 @@ class Job:
     async def _inbox(self) -> Inbox:
         """That of its session, if it is there; no checkpoint, unless it may be about to be started."""
         name, born = self._request.name, self._request.born
-        self._session = self._ours.find(name, born)
-        if self._session is None and not self._ours.settled.is_set():
-            await self._ours.settled.wait()
-            self._session = self._ours.find(name, born)
-        if self._session is None:
-            raise NotHere(f"session {name!r} is not there any more", name=name)
-        return self._session.inbox
+        while (session := self._ours.find(name, born)) is None:
+            arrival = self._ours.arrival()
+            if arrival is None:
+                raise NotHere(f"session {name!r} is not there any more", name=name)
+            self._wait_in_line()
+            await arrival.wait()
+        self._session = session
+        return session.inbox
+
+    def _wait_in_line(self) -> None:
+        """Say that it waits, where that makes a difference to who has asked."""
 
     def say(self, said: Said) -> None:
         """Answer this with the next call that comes for it, or came already."""
@@ -222,7 +249,7 @@ class Job:
     def _forget_if_done(self) -> None:
         """Once it has ended, and there is nothing to tell of it any more, or nobody to."""
         if self._ended and (not self._unsaid or self._leavers):
-            self._jobs.pop(self._request.number, None)
+            self._asker.jobs.pop(self._request.number, None)
             standing = None if self._session is None else self._session.standing
             end = dumps(Said("end", standing))
             if self._unsaid and self._succeeded:  # who leaves is to have it: the conversation has
@@ -236,27 +263,32 @@ class Job:
 class Turn(Job):
     """A question, and the reading of its answer."""
 
+    _waits = False
+    """Whether it has said so, so that it can be asked again should this process die."""
     _had_delta = False
     """Whether a delta was the last event that was read."""
 
+    def _wait_in_line(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self.say(Said("waiting"))
+
     async def _do(self) -> Said:
         prompt, overrides, whole = self._request.args
-        waits = not self._ours.settled.is_set()
-        if waits:  # said now, so that it can be asked again should this process die
-            self.say(Said("waiting"))
         inbox = await self._inbox()
         options = {} if overrides is None else loads(overrides)
         question = inbox.new_question(prompt, options, whole=whole)
         self._let_pass()  # as above
-        if not waits and not inbox.is_free():
-            waits = True
-            self.say(Said("waiting"))
+        if not inbox.is_free():
+            self._wait_in_line()
         await inbox.put(question)
         self._taken = True
+        if self._waits:
+            self._asker.take(self._request.number)
         stream = ResponseStream(question)
         try:
             if whole:
-                if waits:
+                if self._waits:
                     self.say(Said("taken"))
                 return Said("end", events=[await _result(stream)])
             self.say(Said("taken"))

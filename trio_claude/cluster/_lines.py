@@ -30,8 +30,11 @@ _Item = TypeVar("_Item")
 PARTING_SECONDS = 2.0
 """How long a caller that is cancelled waits for the other side, at most."""
 
-BROKEN = b""
-"""Answered to what comes by a line that is broken, as its other end doesn't know yet."""
+BROKEN = b"broken"
+"""Answered where the line is broken, as its other end doesn't know yet."""
+REFUSED = b"refused"
+"""The same, to what was not begun."""
+_CUT = "the way to it was cut for a moment"
 
 LineId: TypeAlias = tuple[int, int]
 """The life of the asking process, and which of its lines it is: of two, the greater is the newer."""
@@ -52,6 +55,18 @@ class Answer:
         if self._outcome is None:
             self._outcome = outcome
             self._there.set()
+
+    def lose(self, lost: DoorLost) -> None:
+        """There will be none."""
+        if self._outcome is not None:
+            return
+
+        def lose() -> bytes:
+            raise lost.again()
+
+        self.give(lose)
+        if lost.returns and self.on_lost is not None:
+            self.on_lost()
 
     async def wait(self) -> Said:
         """Wait for it. If cancelled, it can be waited for again.
@@ -112,14 +127,18 @@ class Line:
 
         def answered(outcome: Callable[[], bytes]) -> None:
             try:
-                if outcome() == BROKEN:
-                    self.cut(DoorLost(returns=True, said="the way to it was cut for a moment"))
+                said = outcome()
             except DoorLost as exc:
                 self.cut(exc)
+                return
             except ClusterError:
-                pass  # who waits for it is told
+                said = None  # who waits for it is told
             self._unanswered.pop(answer, None)
-            answer.give(outcome)
+            if said in (BROKEN, REFUSED):
+                answer.lose(DoorLost(returns=True, said=_CUT, begun=said == BROKEN))
+                self.cut(DoorLost(returns=True, said=_CUT))
+            else:
+                answer.give(outcome)
 
         name, born = (None, None) if session is None else (session.key, session.born)
         data = dumps(Request(kind, number, name, born, args))
@@ -141,14 +160,8 @@ class Line:
             return
         self._lost = lost
         unanswered, self._unanswered = self._unanswered, {}
-
-        def broken() -> bytes:
-            raise lost.again()
-
         for answer in unanswered:
-            answer.give(broken)
-            if lost.returns and answer.on_lost is not None:
-                answer.on_lost()
+            answer.lose(lost)
         self._on_break(lost)
 
 
@@ -196,10 +209,10 @@ class InOrder(Generic[_Item]):
         self._next = 1
         self._early: dict[int, _Item] = {}
 
-    @property
-    def early(self) -> Collection[_Item]:
-        """What has come before its time."""
-        return self._early.values()
+    def drain(self) -> Collection[_Item]:
+        """Give out what has come before its time, in any order."""
+        early, self._early = self._early, {}
+        return early.values()
 
     def put(self, number: int, item: _Item) -> list[_Item]:
         """Take what has come; gives what is next, and all behind it that is there."""

@@ -93,10 +93,8 @@ class Names:
     def __init__(self, life: Life, *, whole: bool) -> None:
         self.copy = Copy()
         self.peers = Peers(life)
-        self.settled = trio.Event()
-        """Set once this process has started all that it starts by itself."""
-        if not whole:
-            self.settled.set()
+        self._arrival = trio.Event()
+        self._is_settled = not whole
         self.life = life
         self._whole = whole
         self._where = _ray.where()
@@ -121,7 +119,8 @@ class Names:
     async def settle(self) -> None:
         """All that this process starts by itself is started."""
         await self._ask_registry("settle", self.life.door, self.life.number)
-        self.settled.set()
+        self._is_settled = True
+        self._arrive()
 
     async def leave(self) -> None:
         """Be known no longer."""
@@ -273,6 +272,7 @@ class Names:
             elif claim.is_wanted:
                 self._mine[name] = claim.mine
                 claim.mine.inbox.on_change = partial(self._changed, name)
+                self._arrive()
             else:
                 await self._release(name, claim.mine.serial)
         except ClusterError as exc:
@@ -352,6 +352,15 @@ class Names:
             return mine
         life, number = born  # of an earlier life of ours: the one that this life has in its place
         return mine if life != self.life.number or number == mine.born else None
+
+    def arrival(self) -> trio.Event | None:
+        """What is set when the next session of ours is there; None where all are there that this
+        process starts by itself."""
+        return None if self._is_settled else self._arrival
+
+    def _arrive(self) -> None:
+        arrived, self._arrival = self._arrival, trio.Event()
+        arrived.set()
 
     def entries(self) -> list[tuple[Hashable, Entry]]:
         """Our sessions, by their names in the cluster."""

@@ -9,7 +9,7 @@ import itertools
 from collections import defaultdict
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import trio
 
@@ -20,10 +20,14 @@ from ._lines import Askers, Line, leave_unheard
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
+    from .._supervision.names import Global
     from ._far import FarSession
     from ._life import Life
     from ._lines import Answer
     from ._wire import Said
+
+Place: TypeAlias = "str | Global"
+"""Where something is asked: a door, or a name that may have to be found first."""
 
 
 @final
@@ -38,7 +42,7 @@ class Peers:
         self._numbers = itertools.count(1)
         self._lines: dict[str, Line] = {}
         self._finding: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
-        self._askers: defaultdict[str, Askers] = defaultdict(Askers)
+        self._askers: defaultdict[Place, Askers] = defaultdict(Askers)
 
     def next_number(self) -> int:
         """A number that nothing else has that this process asks for."""
@@ -57,23 +61,27 @@ class Peers:
         """
         self.enter(door, number)
         try:
-            await self._askers[door].first(number)
+            await self.first(door, number)
             line = await self.reach(door)
             return line, line.ask(kind, number, session, *args)
         finally:
             self.leave(door, number)
 
-    def enter(self, door: str, number: int) -> None:
+    def enter(self, place: Place, number: int) -> None:
         """Say that this is about to be asked; whoever says so leaves, too."""
-        self._askers[door].enter(number)
+        self._askers[place].enter(number)
 
-    def leave(self, door: str, number: int) -> None:
+    async def first(self, place: Place, number: int) -> None:
+        """Wait for all with lower numbers that are about to be asked there."""
+        await self._askers[place].first(number)
+
+    def leave(self, place: Place, number: int) -> None:
         """It is not to be asked any more, or it was."""
-        askers = self._askers.get(door)
+        askers = self._askers.get(place)
         if askers is not None:
             askers.leave(number)
             if not askers:
-                del self._askers[door]
+                del self._askers[place]
 
     async def reach(self, door: str) -> Line:
         """The line to a door. Waits until its process is up, if Ray is starting it.

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._errors import Interrupted, ProtocolError
-from ._jobs import Job, NotHere, Ours, Turn, refusal
-from ._lines import BROKEN, InOrder
+from ._jobs import Job, NotHere, Ours, Turn, begun_unheard, refusal
+from ._lines import REFUSED, InOrder
 from ._wire import Request, Said, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._jobs import Do, Find
+    from ._jobs import Arrival, Do, Find
     from ._lines import LineId
+
+# Of each asker. So many turns are not begun in the seconds in which it notices that its line is broken.
+_BEGUN_KEPT = 10_000
 
 
 @final
@@ -31,7 +34,7 @@ class Service:
 
     Args:
       find: gives a session of ours.
-      settled: set once all sessions are there that this process starts by itself.
+      arrival: tells of sessions of ours that are yet to come.
       until_lost: waits until another process can't be reached; gives whether it may still live.
       do: does what is no session's.
     """
@@ -39,11 +42,11 @@ class Service:
     def __init__(
         self,
         find: Find,
-        settled: trio.Event,
+        arrival: Arrival,
         until_lost: Callable[[str], Awaitable[bool]],
         do: Do,
     ) -> None:
-        self._ours = Ours(find, settled, do)
+        self._ours = Ours(find, arrival, do)
         self._until_lost = until_lost
         self._askers: dict[str, _Asker] = {}
         self._nursery: trio.Nursery | None = None
@@ -73,12 +76,15 @@ class Service:
         asker, line, place, data = loads(call)
         known = self._askers.get(asker)
         if known is None or known.line < line:
+            begun: dict[int, None] = {}
             if known is not None:
                 known.cut()
-            known = self._askers[asker] = _Asker(line)
+                if known.line[0] == line[0]:
+                    begun = known.begun
+            known = self._askers[asker] = _Asker(line, begun)
             self._nursery.start_soon(self._wait_for_its_end, asker, known)
         if known.broken or known.line > line:
-            answer(BROKEN)
+            answer(REFUSED)
             return
         for due in known.calls.put(place, (data, answer)):
             self._begin(self._nursery, known, *due)
@@ -98,9 +104,11 @@ class Service:
             answer(refusal(exc))
             return
         job = asker.jobs.get(request.number)
-        if request.kind not in ("more", "unask", "leave"):
+        if request.kind == "ask" and request.number in asker.begun:
+            answer(begun_unheard(request))
+        elif request.kind not in ("more", "unask", "leave"):
             kind = Turn if request.kind == "ask" else Job
-            job = kind(request, asker.jobs, self._ours)
+            job = kind(request, asker, self._ours)
             job.more(answer)
             nursery.start_soon(job.run)
         elif job is None:
@@ -118,6 +126,8 @@ class Service:
         # left: it is told then that the line is broken.
         while await self._until_lost(name):
             asker.cut()
+            if self._askers.get(name) is not asker:  # another task waits for its end
+                return
         if self._askers.get(name) is asker:
             del self._askers[name]
         asker.cut()
@@ -127,16 +137,25 @@ class Service:
 class _Asker:
     """Another process, as far as it asks by one line."""
 
-    def __init__(self, line: LineId) -> None:
+    def __init__(self, line: LineId, begun: dict[int, None]) -> None:
         self.line = line
+        self.begun = begun
+        """Questions that were said to wait and then begun, the latest ones. When a line breaks, their
+        asker may not know that yet, and ask again."""
         self.broken = False
         self.calls: InOrder[tuple[bytes, Callable[[bytes], None]]] = InOrder()
         self.jobs: dict[int, Job] = {}
 
+    def take(self, number: int) -> None:
+        """Remember that it is begun."""
+        self.begun[number] = None
+        if len(self.begun) > _BEGUN_KEPT:
+            del self.begun[next(iter(self.begun))]
+
     def cut(self) -> None:
         """Break the line: what came by it is left, and not answered any more."""
         self.broken = True
-        for _, answer in self.calls.early:
-            answer(BROKEN)
+        for _, answer in self.calls.drain():
+            answer(REFUSED)
         for job in list(self.jobs.values()):
             job.cut()
