@@ -149,14 +149,14 @@ async def test_children_are_dealt_out_to_replicas(fake: FakeRay) -> None:
             handle = await group.start_session(spec(name, says(name)))
             assert handle is group.get_session(name)
             assert str(await handle.query("Hi")) == name
-        assert [actor.sessions for actor in group._actors] == [3, 2]
+        assert [group._count(actor) for actor in group._actors] == [3, 2]
         await group.terminate_session("c")
         with pytest.raises(SessionNotFound):
             group.get_session("c")
-        assert [actor.sessions for actor in group._actors] == [2, 2]
+        assert [group._count(actor) for actor in group._actors] == [2, 2]
         assert (await group.start_session(SessionSpec(backend=says()))).id is not None
         assert (await group.start_session(spec(None, says()), id=7)).id == 7
-        assert [actor.sessions for actor in group._actors] == [3, 3]
+        assert [group._count(actor) for actor in group._actors] == [3, 3]
 
 
 async def test_sessions_are_restarted_on_request(fake: FakeRay) -> None:
@@ -186,7 +186,7 @@ async def test_what_start_session_refuses(fake: FakeRay) -> None:
             await group.start_session(spec("a", says()))
         with pytest.raises(ValueError, match="not today"):
             await group.start_session(spec("b", ScriptedBackend(on_open=not_today)))
-        assert [actor.sessions for actor in group._actors] == [1]
+        assert [group._count(actor) for actor in group._actors] == [1]
         with pytest.raises(UsageError, match="belongs to another Trio run"):
             await trio.to_thread.run_sync(trio.run, group.list_sessions)
         assert connection.life.failure is None
@@ -490,7 +490,7 @@ async def test_an_actor_that_is_started_again_is_waited_for(fake: FakeRay) -> No
         with trio.move_on_after(0.05) as patience:
             await group.start_session(spec("b", says()))
         assert patience.cancelled_caught
-        assert [actor.sessions for actor in group._actors] == [1]
+        assert [group._count(actor) for actor in group._actors] == [1]
         async with trio.open_nursery() as nursery:
 
             async def list_them() -> None:
@@ -549,7 +549,7 @@ async def test_an_actor_that_dies_while_it_is_asked(fake: FakeRay) -> None:
             await wait_all_tasks_blocked(0.001)
             gate.drop()
             fake.kill(door, returns=True)
-        assert [actor.sessions for actor in group._actors] == [1]
+        assert [group._count(actor) for actor in group._actors] == [1]
         await until_stands(connection, next(iter(group._known)), "running")
 
 
@@ -567,7 +567,7 @@ async def test_a_session_that_two_terminate_is_counted_once(fake: FakeRay) -> No
                 with trio.fail_after(5):  # both wait for the turn
                     while [job._begun for job in list(jobs.values())] != [True] * 3:
                         await wait_all_tasks_blocked(0.001)
-        assert [actor.sessions for actor in group._actors] == [1]
+        assert [group._count(actor) for actor in group._actors] == [1]
 
 
 SERVED: list[str] = []
@@ -691,7 +691,7 @@ async def test_calls_of_a_group_may_be_cancelled(method: str, fake: FakeRay) -> 
         gate.open()
         if method != "terminate":
             assert str(await group.get_session("a").query("Hi")) == "yes"
-        assert group._actors[0].sessions == 1
+        assert group._count(group._actors[0]) == 1
 
 
 async def test_a_supervisor_below_has_sessions_without_names(fake: FakeRay) -> None:

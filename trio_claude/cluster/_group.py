@@ -52,7 +52,8 @@ class Actor:
         """How many seconds it has to end in order."""
         self.door = door
         self.peer = peer
-        self.sessions = 0
+        self.starting = 0
+        """How many further sessions are being started in it."""
         self._up = False
         """Whether it has started its sessions, and its process was not lost since."""
         self._missed = False
@@ -77,7 +78,6 @@ class Actor:
                 await self._lost(exc)
             else:
                 self._up, self._missed = True, False
-                self.sessions = len(entries)
                 return entries
 
     async def watch(self, group: Group) -> None:
@@ -186,13 +186,12 @@ class Group:
             data = self._names.peers.dumps(spec)
         except Exception as exc:
             raise ConfigurationError(f"{spec!r} cannot be sent to another process: {exc}") from exc
-        actor = min(self._actors, key=lambda actor: actor.sessions)
-        actor.sessions += 1
+        actor = min(self._actors, key=self._count)
+        actor.starting += 1
         try:
             entry = await self._names.peers.ask(actor.door, "start_session", data, None)
-        except BaseException:
-            actor.sessions -= 1
-            raise
+        finally:
+            actor.starting -= 1
         actor.grace += spec.shutdown
         name, _ = entry
         session = self._known[name] = self._names.learn(*entry)
@@ -202,9 +201,7 @@ class Group:
         """Stop a session and forget it: :meth:`trio_claude.Supervisor.terminate_session`."""
         session = self._find(id)
         await self._names.peers.ask(session.door, "terminate_session", session.id)
-        if self._known.pop(session.key, None) is not None:
-            for actor in self._actors:
-                actor.sessions -= actor.door == session.door
+        self._known.pop(session.key, None)
 
     async def restart_session(self, id: Hashable) -> None:  # noqa: A002
         """Start a session again: :meth:`trio_claude.Supervisor.restart_session`."""
@@ -240,6 +237,13 @@ class Group:
             if session.door == actor.door and name not in sessions:
                 del self._known[name]
         self._known |= sessions
+
+    def _count(self, actor: Actor) -> int:
+        """How many sessions it has, or is about to have, as far as was heard."""
+        return actor.starting + sum(
+            session.door == actor.door and session.status != "stopped"
+            for session in self._known.values()
+        )
 
     def _find(self, id: Hashable) -> FarSession:  # noqa: A002
         self._check_open()
