@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 import trio_claude
 from trio_claude import ClusterError, UsageError, cluster, get_session, open_supervisor, stream
 from trio_claude._supervision.names import connected_cluster
-from trio_claude.cluster import _names, _ray
+from trio_claude.cluster import _held, _ray
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._names import Names
 from trio_claude.testing import ScriptedBackend
@@ -245,7 +245,7 @@ async def test_who_leaves_does_not_wait_for_ever(
     fake: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a registry that doesn't answer."""
-    monkeypatch.setattr(_names, "_LEAVING_SECONDS", 0.01)
+    monkeypatch.setattr(_held, "LEAVING_SECONDS", 0.01)
     gate = fake.hold("leave")
     async with connected():
         pass

@@ -104,7 +104,7 @@ async def test_only_global_names_are_the_clusters(fake: FakeRay) -> None:
     registry = LocalRegistry()
     async with connected() as connection:
         async with open_supervisor([spec("a"), spec(Via(registry, "b")), spec(None)]):
-            assert connection.names.entries() == []
+            assert connection.names.held.entries() == []
             assert registry.keys() == ("b",)
             assert str(await query("a", "Hi"))
 
@@ -118,7 +118,7 @@ async def test_a_name_that_is_not_plain_data_is_refused(fake: FakeRay) -> None:
                 raise AssertionError
         with pytest.raises(ConfigurationError, match="can't be known in a cluster"):
             await query(odd, "Hi")
-        assert connection.names._mine == {}
+        assert connection.names.held._mine == {}
 
 
 async def test_an_id_that_is_not_plain_data_is_sent_as_text(fake: FakeRay) -> None:
@@ -130,7 +130,7 @@ async def test_an_id_that_is_not_plain_data_is_sent_as_text(fake: FakeRay) -> No
 
     async with connected() as connection:
         async with open_supervisor([spec(A, id=Odd())]):
-            ((name, entry),) = connection.names.entries()
+            ((name, entry),) = connection.names.held.entries()
             assert (name, entry.id, entry.called) == (A, "odd", A)
 
 
@@ -215,7 +215,7 @@ async def test_who_is_cancelled_while_a_name_is_claimed_gives_it_back(fake: Fake
                 await gate.reached()
                 scope.cancel()
         assert scope.cancelled_caught
-        assert connection.names._mine == {}
+        assert connection.names.held._mine == {}
         gate.open()
         async with other_process(spec(A)):
             assert str(await query(A, "Hi", model=None))
@@ -256,9 +256,9 @@ async def test_a_session_that_outlives_the_block_has_no_name_in_it(fake: FakeRay
     handle = SessionHandle(_inbox())
     await connection.names.register(handle)
     await connection.names.unregister(handle)
-    assert connection.names._mine == {}
+    assert connection.names.held._mine == {}
     with pytest.raises(ClusterError, match="the connection to the cluster has ended"):
-        await connection.names.settle()
+        await connection.names.held.settle()
 
 
 async def test_a_name_that_cannot_be_given_back_ends_the_connection(
@@ -286,7 +286,7 @@ async def test_a_session_may_outlive_the_block(fake: FakeRay) -> None:
             handle = await supervisor.start_session(spec(A, scripted()))
             await until_stands(connection, A, "running")
         assert str(await handle.query("Hi")) == "yes"
-        assert connection.names._mine == {}
+        assert connection.names.held._mine == {}
 
 
 async def test_a_name_that_cannot_be_claimed(
@@ -294,7 +294,7 @@ async def test_a_name_that_cannot_be_claimed(
 ) -> None:
     """Is claimed no more; the error is the caller's."""
     async with connected() as connection, open_supervisor() as supervisor:
-        ask_registry = connection.names._ask_registry
+        ask_registry = connection.names.held._ask
 
         async def ask(method: str, *args: Any) -> Any:
             if method == "claim":
@@ -302,7 +302,7 @@ async def test_a_name_that_cannot_be_claimed(
             return await ask_registry(method, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(connection.names, "_ask_registry", ask)
+            patch.setattr(connection.names.held, "_ask", ask)
             with pytest.raises(ClusterError, match="no"):
                 await supervisor.start_session(spec(A))
         await supervisor.start_session(spec(A))
@@ -320,7 +320,7 @@ async def test_who_is_cancelled_gives_back_only_what_is_its_own(fake: FakeRay) -
         assert scope.cancelled_caught
         gate.open()
         with trio.fail_after(5):
-            while connection.names._freeing:
+            while connection.names.held._freeing:
                 await wait_all_tasks_blocked(0.001)
         assert str(await query(A, "Hi")) == "other"
 
@@ -424,7 +424,7 @@ async def test_who_waits_for_a_name_when_the_connection_ends(held: str, fake: Fa
                     gate.drop()
             if held == "release":
                 gate.open()
-        assert connection.names._mine == {}
+        assert connection.names.held._mine == {}
 
 
 async def test_a_ctrl_c_while_a_name_is_claimed_gives_it_back(fake: FakeRay) -> None:
@@ -469,12 +469,12 @@ async def test_how_sessions_stand_is_told(fake: FakeRay) -> None:
 async def test_a_change_of_what_is_gone_is_told_nobody(fake: FakeRay) -> None:
     """Of a name that is free again, or never was ours."""
     async with connected() as connection:
-        connection.names._changed(A)
-        assert not connection.names._to_tell.is_set()
-        connection.names._untold.add(A)
-        connection.names._to_tell.set()
+        connection.names.held._changed(A)
+        assert not connection.names.held._to_tell.is_set()
+        connection.names.held._untold.add(A)
+        connection.names.held._to_tell.set()
         await wait_all_tasks_blocked()
-        assert connection.names._untold == set()
+        assert connection.names.held._untold == set()
 
 
 async def test_a_registry_that_takes_us_for_restarting_is_told_better(fake: FakeRay) -> None:
@@ -554,14 +554,14 @@ async def test_a_name_that_a_new_registry_gave_to_another(
     """Then two have it: the one that was not heard loses its connection, and with it the name."""
     with pytest.raises(ClusterError) as caught:
         async with connected() as connection, open_supervisor([spec(A)]):
-            ask_registry = connection.names._ask_registry
+            ask_registry = connection.names.held._ask
 
             async def ask(method: str, *args: Any) -> Any:
                 if method == "claim":
                     return Entry("d", 1, "process x", A, A, "running", None)
                 return await ask_registry(method, *args)
 
-            monkeypatch.setattr(connection.names, "_ask_registry", ask)
+            monkeypatch.setattr(connection.names.held, "_ask", ask)
             fake.kill_registry(returns=True)
             await trio.sleep_forever()
     assert str(caught.value) == (
@@ -577,7 +577,7 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
     async with connected() as connection, open_supervisor([spec(A), spec(B)]) as supervisor:
         claimed: list[Hashable] = []
         done = trio.Event()
-        ask_registry = connection.names._ask_registry
+        ask_registry = connection.names.held._ask
 
         async def ask(method: str, *args: Any) -> Any:
             if method == "claim":
@@ -586,7 +586,7 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
                 done.set()
             return await ask_registry(method, *args)
 
-        monkeypatch.setattr(connection.names, "_ask_registry", ask)
+        monkeypatch.setattr(connection.names.held, "_ask", ask)
         fake.kill_registry(returns=True)
         await done.wait()
         await wait_all_tasks_blocked()

@@ -58,7 +58,7 @@ def raised(error: BaseException) -> BaseException:
         return caught
 
 
-# ---- values -------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_plain_data_may_be_deeper_than_the_stack() -> None:
     assert is_plain(value)
 
 
-# ---- events -------------------------------------------------------------------------------------
+# ---- events --------------------------------------------------------------------------------------
 
 _JSON = st.dictionaries(st.text(max_size=3), st.none() | st.integers() | st.text(max_size=5))
 _INDEXES = st.integers(0, 3)
@@ -232,7 +232,7 @@ def test_a_size_is_not_counted_beyond_a_batch() -> None:
     assert BATCH_SIZE <= size_of(UnknownMessage(data)) < 2 * BATCH_SIZE
 
 
-# ---- errors: what comes through -----------------------------------------------------------------
+# ---- errors: what comes through ------------------------------------------------------------------
 
 
 def below(cls: type[TrioClaudeError]) -> list[type[TrioClaudeError]]:
@@ -405,7 +405,7 @@ def test_an_exception_in_an_attribute_keeps_its_notes() -> None:
     assert ["inner"] == vars(again)["last_error"].__notes__
 
 
-# ---- errors: what cannot be had -----------------------------------------------------------------
+# ---- errors: what cannot be had ------------------------------------------------------------------
 
 
 class WantsKeywords(Exception):
@@ -564,7 +564,7 @@ def test_odd_notes_do_no_harm() -> None:
     assert not hasattr(there_and_back(error), "__notes__")
 
 
-# ---- errors: their causes -----------------------------------------------------------------------
+# ---- errors: their causes ------------------------------------------------------------------------
 
 
 def chain(error: BaseException) -> list[str]:
@@ -665,7 +665,7 @@ def test_the_exception_itself_is_left_as_it_is() -> None:
     assert before == (vars(error), vars(cause), cause.__traceback__)
 
 
-# ---- errors: groups -----------------------------------------------------------------------------
+# ---- errors: groups ------------------------------------------------------------------------------
 
 
 class Crashes(ExceptionGroup[Exception]):
@@ -767,7 +767,7 @@ def test_members_that_are_too_deep_or_in_a_cycle_are_left_out() -> None:
     assert "FarError('builtins.ExceptionGroup: 10')" == repr(group)
 
 
-# ---- errors: in another process -----------------------------------------------------------------
+# ---- errors: in another process ------------------------------------------------------------------
 
 
 def test_errors_arrive_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

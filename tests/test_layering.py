@@ -76,8 +76,8 @@ NOT_IN: Mapping[str, Collection[str]] = {
     | {
         f"cluster.{module}"
         for module in (
-            *("_connection", "_driver", "_far", "_far_question", "_group", "_jobs", "_life"),
-            *("_lines", "_names", "_opening", "_peers", "_pool", "_service"),
+            *("_connection", "_driver", "_far", "_far_question", "_group", "_held", "_jobs"),
+            *("_life", "_lines", "_names", "_opening", "_peers", "_pool", "_service"),
         )
     },
     "random": {"_wire", "_supervision.policy", *_VALUES},

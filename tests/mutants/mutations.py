@@ -55,7 +55,7 @@ _JOBS = "cluster/_jobs.py"
 _FAR = "cluster/_far.py"
 _FAR_QUESTION = "cluster/_far_question.py"
 _LINES = "cluster/_lines.py"
-_CLUSTER_NAMES = "cluster/_names.py"
+_HELD = "cluster/_held.py"
 _PEERS = "cluster/_peers.py"
 _GROUP_OPENING = "cluster/_opening.py"
 _GROUP = "cluster/_group.py"
@@ -1168,8 +1168,8 @@ MUTATIONS = (
     Mutation(
         "claim-forgotten-by-the-next-registry",
         _REGISTRY,
-        '                    await self._call(entry.door, "hold", name, entry)\n',
-        "",
+        '                await _until_reached(self._call, entry.door, "hold", name, entry)\n',
+        "                pass\n",
         "what a registry grants outlives it",
     ),
     Mutation(
@@ -1196,7 +1196,7 @@ MUTATIONS = (
     Mutation(
         "lost-call-alone",
         _LINES,
-        "            except DoorLost as exc:\n                self.cut(exc)\n"
+        "            except DoorLost as exc:\n                self.cut(exc)\n                return\n"
         "            except ClusterError:\n",
         "            except (DoorLost, ClusterError):\n",
         "where one call is lost, those beside it may be, too",
@@ -1204,8 +1204,8 @@ MUTATIONS = (
     Mutation(
         "line-broken-by-the-past",
         _LINES,
-        "elif life > self._life:",
-        "elif life != self._life:",
+        "life > self._life:",
+        "life != self._life:",
         "what is known of a life that is over ends nothing of the one that goes on",
     ),
     Mutation(
@@ -1218,7 +1218,7 @@ MUTATIONS = (
     Mutation(
         "asker-s-death-unnoticed",
         _SERVICE,
-        "            del self._askers[name]\n        asker.leave()\n",
+        "            del self._askers[name]\n        asker.cut()\n",
         "            del self._askers[name]\n",
         "what nobody waits for any more must not hold up others",
     ),
@@ -1246,15 +1246,15 @@ MUTATIONS = (
     Mutation(
         "in-line-is-begun",
         _FAR_QUESTION,
-        'begun = said.state == "taken"',
-        "begun = True",
+        'self._state = "waiting" if said.state == "waiting" else "taken"',
+        'self._state = "taken"',
         "what waited in line when its process died is asked again",
     ),
     Mutation(
         "asked-twice",
         _FAR_QUESTION,
-        "begun = True  # for all that is known",
-        "begun = False  # for all that is known",
+        'return self._state == "taken" or (self._state == "asked" and lost.begun)',
+        'return self._state == "taken"',
         "what may have been begun is not asked again",
     ),
     Mutation(
@@ -1272,14 +1272,64 @@ MUTATIONS = (
         "what was heard last is not what is true last",
     ),
     Mutation(
+        "refused-is-begun",
+        _LINES,
+        "begun=said == BROKEN",
+        "begun=True",
+        "what was refused was not begun, and is asked again",
+    ),
+    Mutation(
+        "asked-again-in-any-order",
+        _FAR_QUESTION,
+        "                self._next.on_lost = enter  # it may be asked again, and then in its turn\n"
+        "                while await self._is_awaited():\n"
+        "                    self._ask_on()\n"
+        "                    self._next.on_lost = enter\n",
+        "                while await self._is_awaited():\n                    self._ask_on()\n",
+        "callers keep their order when an actor is started again",
+    ),
+    Mutation(
+        "done-twice",
+        _JOBS,
+        "            self._asker.take(self._request.number)\n",
+        "            pass\n",
+        "no turn is done twice, whatever its asker has heard of it",
+    ),
+    Mutation(
+        "left-in-line-overtaken",
+        _JOBS,
+        "            before, self._before = self._before, None\n"
+        "            if before is not None and not before.in_line.is_set():\n",
+        "            before, self._before = self._before, None\n"
+        "            if before is not None and not self._ended and not before.in_line.is_set():\n",
+        "who leaves lets nobody overtake",
+    ),
+    Mutation(
+        "cancelled-start-unheard",
+        _PEERS,
+        "                if said.error is None:\n                    return said\n",
+        "",
+        "what was cancelled was not done",
+    ),
+    Mutation(
+        "late-release",
+        _TABLE,
+        " or (held.life, held.serial) > (life, serial):",
+        ":",
+        "a name is not freed by what was said of it earlier",
+    ),
+    Mutation(
+        "connected-behind-its-back",
+        "cluster/_driver.py",
+        "self._has_succeeded = not self._is_abandoned",
+        "self._has_succeeded = True",
+        "a process that gave up on a cluster is not connected to it later",
+    ),
+    Mutation(
         "name-outlives-its-session",
-        _CLUSTER_NAMES,
-        '                await self._ask_registry("release", self.life.door, name)\n'
-        "            except ClusterError as exc:\n                self.life.fail(exc)\n"
-        "        self._freed",
-        "                await trio.lowlevel.checkpoint()\n"
-        "            except ClusterError as exc:\n                self.life.fail(exc)\n"
-        "        self._freed",
+        _HELD,
+        "                await self._release(name, next(self._serials))\n",
+        "                await trio.lowlevel.checkpoint()\n",
         "the name of a session that has stopped is free",
     ),
     Mutation(

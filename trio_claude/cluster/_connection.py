@@ -30,7 +30,9 @@ class Connection:
         self.life = life
         self.names = Names(life, whole=supervise is not None)
         self.peers = self.names.peers
-        self.service = Service(self.names.find, self.names.arrival, self.peers.until_lost, self._do)
+        self.service = Service(
+            self.names.held.find, self.names.held.arrival, self.peers.until_lost, self._do
+        )
         self._supervise = supervise
 
     async def _do(self, kind: str, args: tuple[Any, ...]) -> Any:
@@ -65,7 +67,7 @@ async def open_connection(
             await names.join()
             await nursery.start(life.keep, connection.service.run)
             life.start_soon(life.keep, names.follow)
-            life.start_soon(life.keep, names.tell)
+            life.start_soon(life.keep, names.held.tell)
             with life.body:
                 yield connection
         except Exception as exc:

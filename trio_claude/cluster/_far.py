@@ -183,7 +183,7 @@ class FarSession(Target):
         error.__cause__ = _gone_error(self.where, lost)
         return error
 
-    # ---- what a handle asks ---------------------------------------------------------------------
+    # ---- what a handle asks ----------------------------------------------------------------------
 
     def new_question(
         self, prompt: object, overrides: Mapping[str, Any], *, whole: bool = False

@@ -226,7 +226,7 @@ class Group:
                 infos.append(SessionInfo(**fields, last_error=last_error, handle=session.handle))
         return tuple(infos)
 
-    # ---- its own --------------------------------------------------------------------------------
+    # ---- its own ---------------------------------------------------------------------------------
 
     def _know(self, actor: Actor, entries: Iterable[tuple[Name, Entry]]) -> None:
         """What the actor has started; of an earlier life, it has nothing any more."""

@@ -48,7 +48,7 @@ class Host(Door):
         self._close = trio.Event()
         threading.Thread(target=self._run, args=(opener,), name="trio", daemon=True).start()
 
-    # ---- called by Ray, in the loop -------------------------------------------------------------
+    # ---- called by Ray, in the loop --------------------------------------------------------------
 
     async def ask(self, call: bytes) -> bytes:
         """What a :class:`Mailbox` does, without one. Waits until the Trio run takes calls."""
@@ -89,7 +89,7 @@ class Host(Door):
             self._token.run_sync_soon(self._close.set)
         return await _settled(self._ended)
 
-    # ---- in the thread --------------------------------------------------------------------------
+    # ---- in the thread ---------------------------------------------------------------------------
 
     def _run(self, opener: str) -> None:
         ended = dumps(Said("end", value=()))  # it has no sessions
@@ -113,22 +113,22 @@ class Host(Door):
             spec: SupervisorSpec = loads(await connection.peers.ask(opener, "plan", self._door))
             async with open_from_spec(spec, (), log_event) as supervisor:
                 self._supervisor = supervisor
-                await connection.names.settle()
-                self._opened.set_result(dumps(Said("end", value=connection.names.entries())))
+                await connection.names.held.settle()
+                self._opened.set_result(dumps(Said("end", value=connection.names.held.entries())))
                 await self._close.wait()
                 connection.life.closing = True
 
     async def _supervise(self, kind: str, args: tuple[Any, ...]) -> Any:
         connection = self._connection
         assert connection is not None
-        while (arrival := connection.names.arrival()) is not None:
+        while (arrival := connection.names.held.arrival()) is not None:
             await arrival.wait()
         supervisor = self._supervisor
         assert supervisor is not None
         match kind, args:
             case "start_session", (spec, id):
                 handle = await supervisor.start_session(loads(spec), id=id)
-                return connection.names.entry_of(handle)
+                return connection.names.held.entry_of(handle)
             case "terminate_session", (id,):
                 return await supervisor.terminate_session(id)
             case "restart_session", (id,):
@@ -136,7 +136,7 @@ class Host(Door):
             case "list_sessions", ():
                 return [
                     (
-                        connection.names.entry_of(info.handle),
+                        connection.names.held.entry_of(info.handle),
                         attrs.asdict(info, recurse=False, filter=_is_sent),
                         None if info.last_error is None else dumps_error(info.last_error),
                     )

@@ -125,7 +125,7 @@ class Job:
             self._before = ours.last.get(request.name)
             ours.last[request.name] = self
 
-    # ---- the asker's side -----------------------------------------------------------------------
+    # ---- the asker's side ------------------------------------------------------------------------
 
     def more(self, answer: Callable[[bytes], None]) -> None:
         """Answer what comes next."""
@@ -158,7 +158,7 @@ class Job:
             answer(BROKEN if self._taken else REFUSED)
         self.leave(_to_nobody)
 
-    # ---- its own side ---------------------------------------------------------------------------
+    # ---- its own side ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Do it. Raises nothing but Cancelled."""

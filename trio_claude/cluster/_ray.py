@@ -38,7 +38,7 @@ _REGISTRY = "trio_claude names"
 # And Ray's control store is not told of each call: with what is asked, they are nobody's business.
 _OPTIONS = {"max_concurrency": 1_000_000, "enable_task_events": False}
 
-# ---- this process and the cluster -------------------------------------------------------------------
+# ---- this process and the cluster ----------------------------------------------------------------
 
 
 class _Shared:
@@ -120,7 +120,7 @@ def _first_line(exc: BaseException) -> str:
     return str(exc).strip().partition("\n")[0] or type(exc).__name__
 
 
-# ---- calls ------------------------------------------------------------------------------------------
+# ---- calls ---------------------------------------------------------------------------------------
 
 
 @final
@@ -218,7 +218,7 @@ def _result(future: Future[Any]) -> Any:
         raise DoorLost(returns=False) from exc
 
 
-# ---- actors; these block ----------------------------------------------------------------------------
+# ---- actors; these block -------------------------------------------------------------------------
 
 
 def find_actor(name: str, namespace: str) -> Peer:
@@ -330,7 +330,7 @@ class RayRegistry(Registry):
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
-# ---- what users wrote -------------------------------------------------------------------------------
+# ---- what users wrote ----------------------------------------------------------------------------
 
 dumps: Callable[[Any], bytes] = ray.cloudpickle.dumps
 """Functions and classes of the main program too, by value."""

@@ -54,7 +54,7 @@ class Registry(ABC):
         self._deciding: dict[Hashable, _Deciding] = {}
         self._rebuilt: asyncio.Task[None] | None = None
 
-    # ---- what it needs of Ray -------------------------------------------------------------------
+    # ---- what it needs of Ray --------------------------------------------------------------------
 
     @abstractmethod
     async def _list_doors(self) -> list[str]:
@@ -80,7 +80,7 @@ class Registry(ABC):
     async def _end(self) -> None:
         """There is no door any more."""
 
-    # ---- what processes call --------------------------------------------------------------------
+    # ---- what processes call ---------------------------------------------------------------------
 
     async def begin(self) -> None:
         """It was just started, or was there already."""
@@ -181,7 +181,7 @@ class Registry(ABC):
             await self._changed.wait()
         return self._table.since(version)
 
-    # ---- its own --------------------------------------------------------------------------------
+    # ---- its own ---------------------------------------------------------------------------------
 
     def _tell(self) -> None:
         """Wake who waits for news, if there are any."""

@@ -105,7 +105,7 @@ class Table:
         """This life, and a number that is one more after each change."""
         return self._epoch, self._number
 
-    # ---- the doors' side ----
+    # ---- the doors' side -------------------------------------------------------------------------
 
     def claim(self, name: Hashable, entry: Entry) -> Entry | None:
         """Let the entry's door hold the name.
@@ -160,7 +160,7 @@ class Table:
         held = self.held_by(door)
         return self._free_all(door, [name for name in held if held[name].life < life])
 
-    # ---- the askers' side ----
+    # ---- the askers' side ------------------------------------------------------------------------
 
     def find(self, name: Hashable) -> Entry | None:
         """Who holds the name, or None."""
@@ -183,7 +183,7 @@ class Table:
         changes = {name: self._entries.get(name) for name in reversed(missed)}
         return News(self.version, whole=False, changes=changes)
 
-    # ---- the changes ----
+    # ---- the changes -----------------------------------------------------------------------------
 
     def _holds(self, door: str, name: Hashable) -> bool:
         held = self._entries.get(name)

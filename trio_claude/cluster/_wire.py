@@ -41,7 +41,7 @@ _PROTOCOL = 5
 _PER_VALUE = 16  # bytes; a delta was measured to take 19 besides its text
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
-# ---- sessions -----------------------------------------------------------------------------------
+# ---- sessions ------------------------------------------------------------------------------------
 
 Standing: TypeAlias = "tuple[int, int, Status, str | None]"
 """How a session stands: the life of its process, a number that grows with each change in it, and
@@ -102,7 +102,7 @@ def refuse_unplain(key: Hashable, whose: object) -> None:
         )
 
 
-# ---- calls --------------------------------------------------------------------------------------
+# ---- calls ---------------------------------------------------------------------------------------
 
 
 class Request(NamedTuple):
@@ -142,7 +142,7 @@ class Said(NamedTuple):
     """What the asked-for has returned."""
 
 
-# ---- bytes --------------------------------------------------------------------------------------
+# ---- bytes ---------------------------------------------------------------------------------------
 
 
 def dumps(value: object) -> bytes:
