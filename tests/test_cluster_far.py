@@ -630,6 +630,21 @@ async def test_a_session_that_has_stopped_may_have_done_so_with_its_process() ->
         assert script.kinds() == ["up", "ask", "up", "up"]
 
 
+async def test_who_leaves_hears_how_that_ended() -> None:
+    """Also behind what it is told first: that it waits."""
+    async with scripted() as script:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(SessionHandle(script.session()).query, "Hi")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await script.answer("ask", WAITING)
+                    await script.answer("leave", DONE)
+        assert not scope.cancelled_caught
+        assert script.kinds() == ["ask", "leave"]
+
+
 async def test_a_question_that_a_ctrl_c_hits_is_left() -> None:
     """Nobody waits for what comes of that; before it was reached, there is nothing to leave."""
     async with scripted() as script:
@@ -857,8 +872,11 @@ async def test_what_they_say_of_a_session_that_is_not_there() -> None:
         ("stop", ["stop"]),
     ],
 )
-async def test_they_are_called_off_where_that_has_a_sense(method: str, kinds: list[str]) -> None:
+async def test_they_are_called_off_where_that_has_a_sense(
+    method: str, kinds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A session is interrupted and stopped all the same."""
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
     async with scripted() as script:
         handle = SessionHandle(script.session())
         with trio.CancelScope() as scope:
@@ -1008,6 +1026,7 @@ async def test_a_lost_connection_hides_no_cancellation(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where not even that it is called off can be told."""
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
     async with scripted() as script:
         handle = SessionHandle(script.session())
         with trio.CancelScope() as scope:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -30,7 +31,7 @@ from trio_claude import (
     whereis,
 )
 from trio_claude._backends.base import Backend, Connection as BackendConnection
-from trio_claude.cluster import Group, _doors, _group, _opening, open_group
+from trio_claude.cluster import Group, _doors, _group, _lines, _opening, open_group
 from trio_claude.cluster._connection import Connection
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.testing import ScriptedBackend, ScriptedTurn
@@ -69,6 +70,21 @@ class Opening(Backend):
 
             async with ScriptedBackend(ask).connect() as connection:
                 yield connection
+
+
+@attrs.frozen
+class Endless(Backend):
+    """Never connects."""
+
+    begun: ClassVar = threading.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[BackendConnection]:
+        """Try."""
+        Endless.begun.set()
+        await trio.sleep_forever()
+        raise AssertionError
+        yield
 
 
 @asynccontextmanager
@@ -670,9 +686,25 @@ async def test_who_is_cancelled_in_the_block_stops_its_sessions(fake: FakeRay) -
     assert scope.cancelled_caught
 
 
+async def test_who_is_cancelled_while_a_session_starts_has_started_none(fake: FakeRay) -> None:
+    """The actor was heard: it has called it off."""
+    async with group_of(fake, spec("a", says())) as (group, _):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(group.start_session, SessionSpec(id="b", backend=Endless()))
+                while not Endless.begun.is_set():
+                    await wait_all_tasks_blocked(0.001)
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert [info.id for info in await group.list_sessions()] == ["a"]
+
+
 @pytest.mark.parametrize("method", ["start", "terminate", "restart", "list"])
-async def test_calls_of_a_group_may_be_cancelled(method: str, fake: FakeRay) -> None:
+async def test_calls_of_a_group_may_be_cancelled(
+    method: str, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The group goes on; what was asked for is called off."""
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
     async with group_of(fake, spec("a", says())) as (group, connection):
         (door,) = hosts(fake, connection)
         calls = {

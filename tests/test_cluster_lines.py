@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_claude import ClusterError, Global
 from trio_claude.cluster._doors import DoorLost
 from trio_claude.cluster._far import FarSession
-from trio_claude.cluster._lines import BROKEN, Askers, InOrder, Line
+from trio_claude.cluster._lines import BROKEN, REFUSED, Askers, InOrder, Line
 from trio_claude.cluster._wire import Entry, Said, dumps, loads
 
 Outcome = Callable[[], bytes]
@@ -118,19 +118,6 @@ async def test_what_an_actor_fails_of_is_the_callers_alone() -> None:
     assert ends.broken == []
 
 
-async def test_a_line_that_the_other_end_takes_for_broken() -> None:
-    """It breaks here, too, with all that is under way: a process that could not reach this one for a
-    moment has left what came by it."""
-    ends = Ends()
-    first, second = ends.line.ask("ask", 1), ends.line.ask("ask", 2)
-    ends.peer.then[1](lambda: BROKEN)
-    assert ends.broken == [True]
-    for answer in (first, second):
-        with pytest.raises(DoorLost) as caught:
-            await answer.wait()
-        assert caught.value.returns
-
-
 @pytest.mark.parametrize(
     ("error", "returns"),
     [
@@ -221,6 +208,21 @@ def test_what_comes_in_any_order_goes_out_in_its_own(numbers: list[int]) -> None
         given_out += calls.put(number, f"{number}")
         first_missing = min(set(range(1, 10)) - come)
         assert given_out == [f"{n}" for n in range(1, first_missing)]
+
+
+@pytest.mark.parametrize("said", [BROKEN, REFUSED])
+async def test_a_line_whose_other_end_is_broken_breaks(said: bytes) -> None:
+    """With all that is under way: a process that could not reach this one for a moment has left what came
+    by it. Only of what it refused is it known that it was not begun."""
+    ends = Ends()
+    first, second = (ends.line.ask("ask", number) for number in (1, 2))
+    ends.peer.then[1](lambda: said)
+    for answer, begun in ((first, True), (second, said == BROKEN)):
+        with pytest.raises(DoorLost) as caught:
+            await answer.wait()
+        assert (caught.value.returns, caught.value.begun) == (True, begun)
+        assert caught.value.why == "the way to it was cut for a moment"
+    assert ends.broken == [True]
 
 
 async def test_what_is_lost_is_told_in_the_order_in_which_it_was_asked() -> None:

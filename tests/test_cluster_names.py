@@ -593,17 +593,50 @@ async def test_a_name_that_is_given_back_while_all_are_claimed_again(
         assert len(claimed) == 1
 
 
+async def test_a_name_that_is_given_back_while_it_is_claimed_again(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is free, though its claim came behind that."""
+    async with connected() as connection, open_supervisor([spec(A)]) as supervisor:
+        freed = trio.Event()
+        ask_registry = connection.names.held._ask
+
+        async def ask(method: str, *args: Any) -> Any:
+            if method == "claim":
+                await supervisor.terminate_session(A)
+                assert await ask_registry(method, *args) is None
+                assert await ask_registry("find", A) is not None
+                return None
+            value = await ask_registry(method, *args)
+            if method == "release" and await ask_registry("find", A) is None:
+                freed.set()
+            return value
+
+        monkeypatch.setattr(connection.names.held, "_ask", ask)
+        fake.kill_registry(returns=True)
+        while not freed.is_set() or await ask_registry("find", A) is not None:
+            await wait_all_tasks_blocked(0.001)
+        assert fake.do(lambda: dict(fake.instance(connection.life.door)._held)) == {}
+
+
 async def test_a_name_that_a_registry_left_with_us_is_freed(fake: FakeRay) -> None:
     """It died between two calls, and our door believed its last word."""
     async with connected() as connection, open_supervisor([spec(A)]) as supervisor:
+        await until_stands(connection, A, "running")
         names = connection.names
         mine = names.copy.entries[A]
         door = fake.instance(connection.life.door)
         stale = attrs.evolve(mine, id=B, called=B, status="running")
         fake.do(lambda: door._held.__setitem__(B, stale))
+        version = names.copy.version
+        assert version is not None
         fake.kill_registry(returns=True)
-        await until_stands(connection, B, "running")
-        await until_stands(connection, B, None)
+
+        def is_new() -> bool:
+            now = names.copy.version
+            return now is not None and now[0] != version[0] and names.copy.entries.keys() == {A}
+
+        await until(connection, is_new)
         assert whereis(A) is supervisor.get_session(A)
         assert set(fake.do(lambda: dict(door._held))) == {A}
 

