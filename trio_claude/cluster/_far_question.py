@@ -141,6 +141,8 @@ class FarQuestion(Question):
         if self._session is not None:
             self._session.questions.discard(self)
             self._peers.leave(self._session.door, self.number)
+        if self._next is not None:
+            self._next.on_lost = None  # else it would be waited for at the door, and never come
 
     def _ask_on(self) -> None:
         assert self._line is not None

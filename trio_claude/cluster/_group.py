@@ -162,8 +162,8 @@ class Group:
         """Start one more session, in the actor that has the fewest, and wait until it is ready.
 
         Arguments and errors are those of :meth:`trio_claude.Supervisor.start_session`. If cancelled,
-        nothing was started, unless the actor says nothing to that for two seconds. It is not started again when Ray restarts the actor: that begins with
-        the specs that the group was opened with.
+        nothing was started, unless the actor says nothing to that for two seconds. It is not started
+        again when Ray restarts the actor: that begins with the specs that the group was opened with.
 
         Raises:
           ConfigurationError: the spec is none, or cannot be sent to another process.
