@@ -118,7 +118,8 @@ class Script:
 
     _askers: defaultdict[str, Askers] = attrs.field(factory=lambda: defaultdict(Askers))
     # By what is here.
-    do, send = Peers.do, Peers.send
+    do, send, up = Peers.do, Peers.send, Peers.up
+    _coming_up: set[Any] = attrs.field(factory=set)
     enter, first, leave = Peers.enter, Peers.first, Peers.leave
 
     def next_number(self) -> int:
@@ -679,6 +680,39 @@ async def test_who_is_gone_holds_up_nobody(how: str, monkeypatch: pytest.MonkeyP
         assert str(await handle.query("Hi")) == "done"
 
 
+async def test_a_fault_of_the_other_side_hides_no_cancellation() -> None:
+    """And leaves nothing behind."""
+    async with scripted() as script:
+        session = script.session()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(SessionHandle(session).query, "Hi")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await script.answer("ask", ClusterError("an actor of trio_claude failed"))
+        assert scope.cancelled_caught
+        assert is_idle(session)
+
+
+async def test_who_comes_back_while_another_one_reaches_a_door_goes_first() -> None:
+    """That one has not asked yet."""
+    async with scripted() as script:
+        reached = trio.Event()
+        script.reaching += [reached]
+        script.say("ask", DONE)
+        async with trio.open_nursery() as nursery:
+            number = script.next_number()
+            nursery.start_soon(SessionHandle(script.session()).query, "Hi")
+            await wait_all_tasks_blocked()
+            script.peers.enter("there", number)
+            reached.set()
+            await wait_all_tasks_blocked()
+            assert script.asked == []
+            script.peers.leave("there", number)
+        assert script.kinds() == ["ask"]
+
+
 async def test_a_question_that_a_ctrl_c_hits_is_left() -> None:
     """Nobody waits for what comes of that; before it was reached, there is nothing to leave."""
     async with scripted() as script:
@@ -920,6 +954,37 @@ async def test_they_are_called_off_where_that_has_a_sense(
                 scope.cancel()
         assert scope.cancelled_caught
         assert script.kinds() == kinds
+
+
+async def test_what_was_refused_is_asked_again() -> None:
+    """Whatever it is: its line was broken, and nothing was begun."""
+    refused = DoorLost(returns=True, begun=False)
+    async with scripted() as script:
+        handle = SessionHandle(script.session())
+        for method, kind in (("interrupt", "interrupt"), ("stop", "stop"), ("clear", "clear")):
+            script.say(kind, refused, Said("end"))
+            await getattr(handle, method)()
+            assert script.kinds() == [kind, kind]
+
+
+async def test_a_ctrl_c_leaves_what_was_asked() -> None:
+    """Nobody waits for that."""
+    async with scripted() as script:
+        script.says["clear"] = deque([KeyboardInterrupt()])  # type: ignore[list-item]
+        with pytest.raises(KeyboardInterrupt):
+            await SessionHandle(script.session()).clear()
+        assert script.kinds() == ["clear", "leave"]
+
+
+async def test_a_control_request_whose_way_was_cut() -> None:
+    """The session is not stopped for that, and not forgotten; its next news counts."""
+    async with scripted() as script:
+        session = script.session()
+        script.say("control", lost(returns=True))
+        await crashed(SessionHandle(session), "mcp_status")
+        assert (session.status, script.forgotten) == ("restarting", [])
+        session.hear(entry())
+        assert session.status == "running"
 
 
 # ---- by name -------------------------------------------------------------------------------------

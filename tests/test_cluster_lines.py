@@ -297,3 +297,18 @@ async def test_what_has_to_be_asked_again_comes_before_what_is_new() -> None:
         askers.leave(4)  # was none of them
         askers.leave(5)
     assert went == [9]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_who_has_left_waits_no_longer(order: tuple[int, int]) -> None:
+    """Also where another one has it leave: the connection has ended."""
+    askers = Askers()
+    for number in (1, 2):
+        askers.enter(number)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(askers.first, 2)
+        await wait_all_tasks_blocked()
+        for number in order:
+            askers.leave(number)
+    assert not askers
+    assert askers.is_first(3)

@@ -427,6 +427,30 @@ async def test_who_waits_for_a_name_when_the_connection_ends(held: str, fake: Fa
         assert connection.names.held._mine == {}
 
 
+async def test_a_claim_that_can_neither_be_heard_nor_given_back_ends_the_connection(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is there any more to be told of it."""
+    begun, go = trio.Event(), trio.Event()
+
+    async def ask(method: str, *args: Any) -> Any:
+        begun.set()
+        await go.wait()
+        raise ClusterError("no registry")
+
+    with pytest.raises(ClusterError, match="no registry"):
+        async with connected() as connection:
+            with monkeypatch.context() as patch:
+                patch.setattr(connection.names.held, "_ask", ask)
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(connection.names.register, SessionHandle(_inbox()))
+                        await begun.wait()
+                        scope.cancel()
+                go.set()
+                await trio.sleep_forever()
+
+
 async def test_a_ctrl_c_while_a_name_is_claimed_gives_it_back(fake: FakeRay) -> None:
     """As a cancellation does."""
     async with connected() as connection:
@@ -487,6 +511,21 @@ async def test_a_registry_that_takes_us_for_restarting_is_told_better(fake: Fake
         assert supervisor.get_session(A).status == "running"
         gate.open()
         await until_stands(connection, A, "running")
+
+
+async def test_what_changes_while_a_name_is_claimed_is_told(fake: FakeRay) -> None:
+    """The registry may have had nothing to change."""
+    async with connected() as connection:
+        gate = fake.hold("hold")
+        inbox = _inbox()
+        handle = SessionHandle(inbox)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.names.register, handle)
+            await gate.reached()
+            inbox.status = "restarting"
+            gate.open()
+        await until_stands(connection, A, "restarting")
+        await connection.names.unregister(handle)
 
 
 # ---- a registry that is lost ---------------------------------------------------------------------

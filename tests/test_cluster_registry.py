@@ -483,8 +483,10 @@ def test_a_new_registry_does_not_wait_for_a_door_for_ever(monkeypatch: pytest.Mo
         await settled()
         assert set(names._watches) == {"one", "two"}
         assert await names.names() == {B: "two"}
-        go.set()
+        news = asyncio.create_task(names.changes(names._table.version))
         await settled()
+        go.set()
+        assert (await news).changes.keys() == {A}
         assert await names.names() == {A: "one", B: "two"}
 
     run(main)

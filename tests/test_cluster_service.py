@@ -34,7 +34,9 @@ from trio_claude import (
 from trio_claude._backends.base import Answer, Backend, Connection, Conversation
 from trio_claude._nurseries import open_hidden_nursery
 from trio_claude._options import SessionOptions
+from trio_claude._session import question as _question
 from trio_claude._session.inbox import Inbox
+from trio_claude._session.line import Taker
 from trio_claude.cluster import _jobs, _service
 from trio_claude.cluster._jobs import NotHere
 from trio_claude.cluster._lines import BROKEN, REFUSED
@@ -703,6 +705,43 @@ async def test_what_waits_for_its_turn_is_told_that_its_line_is_broken(
         process.lose()
 
 
+async def test_what_its_session_has_just_taken_is_begun(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the task that has put it there doesn't know yet, when the line is cut."""
+    async with asked("a", backend=ScriptedBackend(hang)) as process:
+        await wait_all_tasks_blocked()
+        give = Taker.give
+
+        def give_and_cut(self: Taker, request: _question.Request) -> None:
+            give(self, request)
+            process.service._askers["x"].cut()
+
+        monkeypatch.setattr(Taker, "give", give_and_cut)
+        call = process.ask(1, "a", whole=True)
+        await gone(process, "a")
+        assert (call.broken, call.begun) == (True, True)
+        process.gone["x"].set()
+
+
+async def test_who_waits_when_the_process_ends_is_told(autojump_clock: MockClock) -> None:
+    """That its line is broken, and whether its turn was begun."""
+    async with nothing_left():
+        async with open_supervisor([spec("a", ScriptedBackend(hang))]) as supervisor:
+            async with open_hidden_nursery() as nursery:
+                process = Asked()
+                process.know(supervisor.get_session("a"))
+                await nursery.start(process.service.run)
+                await process.ask(1, "a").wait()
+                begun = process.more(1)
+                await process.ask(2, "a").wait()
+                waiting = process.more(2)
+                nursery.cancel_scope.cancel()
+            assert (begun.broken, begun.begun) == (True, True)
+            assert (waiting.broken, waiting.begun) == (True, False)
+            assert isinstance(await process.ask(3, "a").error(), NotHere)
+
+
 # ---- a process that is starting ------------------------------------------------------------------
 
 
@@ -722,7 +761,9 @@ async def test_who_asks_a_session_that_is_yet_to_start_waits_for_it(
         calls = {n: process.ask(n, "b", f"{n}", whole=True) for n in range(1, 6)}
         clear = process.call("clear", 6, "b")
         assert (await process.ask(7, "a", "a", whole=True).end()).error is None
-        assert (await calls.pop(1).wait()).state == "waiting"
+        for number, call in calls.items():
+            assert (await call.wait()).state == "waiting"
+            calls[number] = process.more(number)
         left = process.leave(3)
         assert isinstance(await calls.pop(3).error(), Interrupted)
         await left.end()
@@ -731,7 +772,6 @@ async def test_who_asks_a_session_that_is_yet_to_start_waits_for_it(
         await wait_all_tasks_blocked()  # that was another one
         process.sessions["b"] = late
         process.arrive()
-        calls[1] = process.more(1)
         for number, call in calls.items():
             while (await call.wait()).state != "end":
                 call = process.more(number)

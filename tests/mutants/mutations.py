@@ -1291,8 +1291,8 @@ MUTATIONS = (
     Mutation(
         "done-twice",
         _JOBS,
-        "            self._asker.take(self._request.number)\n",
-        "            pass\n",
+        "        self._taken = True\n        if self._waits:\n",
+        "        self._taken = True\n        if False:\n",
         "no turn is done twice, whatever its asker has heard of it",
     ),
     Mutation(

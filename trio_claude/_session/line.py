@@ -108,6 +108,7 @@ class Taker:
         waiting = self._line._waiting
         if waiting:
             request = next(iter(waiting))
+            request.is_taken = True
             trio.lowlevel.reschedule(waiting.pop(request))
             await trio.lowlevel.cancel_shielded_checkpoint()
             return request
@@ -121,6 +122,7 @@ class Taker:
 
     def give(self, request: Request) -> None:
         """What it waits for."""
+        request.is_taken = True
         self._given = request
         self._wake()
 

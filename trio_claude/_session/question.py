@@ -25,6 +25,8 @@ class Request:
     def __init__(self) -> None:
         self.on_end: Callable[[], None] = _nobody_to_tell
         """Called when there is an outcome, in the same breath."""
+        self.is_taken = False
+        """Whether an incarnation has taken it out of the line; who has put it may not know that yet."""
         self.told = False
         """Whether the one who asked was told that it failed."""
         self._ended = trio.Event()

@@ -149,7 +149,7 @@ class FarSession(Target):
         """It is not there any more; what was said before that, and comes later, is old."""
         life, serial, known, _ = self._standing
         if status != known:
-            self._standing = (life, serial + 1, status, None)
+            self._standing = (life, serial + (status == "stopped"), status, None)
 
     def here_now(self) -> tuple[int, str]:
         """In which life of its process it is, and what that is called."""
@@ -226,12 +226,17 @@ class FarSession(Target):
         except NotHere as exc:
             raise self.ended() from exc.__cause__
         except DoorLost as exc:
-            error = self.terminated(exc)
-            raise error from error.__cause__
+            lost = self.crashed(exc, self.here_now()) if exc.returns else self.terminated(exc)
+            raise lost from lost.__cause__
         return value
 
     async def _do(self, kind: str, *args: Any, leaves: bool = False) -> Any:
-        return self.take(await self._peers.do(self.door, kind, self, *args, leaves=leaves))
+        while True:
+            try:
+                return self.take(await self._peers.do(self.door, kind, self, *args, leaves=leaves))
+            except DoorLost as exc:
+                if exc.begun:
+                    raise
 
     def take(self, said: Said) -> Any:
         """Take in what was said; gives its value, or raises its error."""

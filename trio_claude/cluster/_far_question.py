@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 
-from .._errors import Interrupted, TrioClaudeError
+from .._errors import ClusterError, Interrupted, TrioClaudeError
 from .._messages import InputJSONDelta, TextDelta, ThinkingDelta
 from .._session.question import Question
 from . import _lines
@@ -85,7 +85,7 @@ class FarQuestion(Question):
             self._state = "unasked"
             try:
                 if session.status == "stopped":  # perhaps with its process, and Ray hasn't told yet
-                    await (await peers.reach(door)).peer.call("up").wait()
+                    await peers.up((await peers.reach(door)).peer)
                 self._line, self._next = await peers.send(
                     door, "ask", self.number, session, *self._args
                 )
@@ -125,16 +125,21 @@ class FarQuestion(Question):
         than some moments.
         """
         self._intent = "abandoned"
-        with trio.move_on_after(_lines.PARTING_SECONDS, shield=True), suppress(DoorLost):
-            if self._line is not None:
-                left = self._line.ask("leave", self.number)
-                said = None if self._next is None else await self._take()
-                if said is None or said.state != "end":
-                    said = await left.wait()
-                if said.error is None and said.events:
-                    self._end(said)
-                    return True
-        self.end(Interrupted("the question was withdrawn"))
+        try:
+            with (
+                trio.move_on_after(_lines.PARTING_SECONDS, shield=True),
+                suppress(DoorLost, ClusterError),
+            ):
+                if self._line is not None:
+                    left = self._line.ask("leave", self.number)
+                    said = None if self._next is None else await self._take()
+                    if said is None or said.state != "end":
+                        said = await left.wait()
+                    if said.error is None and said.events:
+                        self._end(said)
+                        return True
+        finally:
+            self.end(Interrupted("the question was withdrawn"))
         return False
 
     def _left(self) -> None:

@@ -167,7 +167,8 @@ class Group:
 
         Raises:
           ConfigurationError: the spec is none, or cannot be sent to another process.
-          ClusterError: the actor has died meanwhile, or is gone for good.
+          ClusterError: the actor has died meanwhile, or is gone for good; or the way to it was cut, and
+            nobody knows whether the session was started: :meth:`list_sessions` tells.
         """
         self._check_open()
         if not isinstance(spec, SessionSpec):

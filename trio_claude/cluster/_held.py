@@ -45,17 +45,18 @@ class _Mine:
         self.handle = handle
         self.serial = entry.serial
         self.born = entry.born
-        self._entry = entry
+        self.told = entry
+        """What the registry was asked for it with."""
 
     @property
     def standing(self) -> Standing:
-        return self._entry.life, self.serial, self.inbox.status, self.inbox.session_id
+        return self.told.life, self.serial, self.inbox.status, self.inbox.session_id
 
     @property
     def entry(self) -> Entry:
         """What the registry is to have."""
         _, serial, status, session_id = self.standing
-        return attrs.evolve(self._entry, serial=serial, status=status, session_id=session_id)
+        return attrs.evolve(self.told, serial=serial, status=status, session_id=session_id)
 
 
 @final
@@ -132,6 +133,7 @@ class Held:
             elif claim.is_wanted:
                 self._mine[name] = claim.mine
                 claim.mine.inbox.on_change = partial(self._changed, name)
+                self._tell_if_changed(name, claim.mine.told)
                 self._arrive()
             else:
                 await self._release(name, claim.mine.serial)
@@ -197,6 +199,7 @@ class Held:
             if self._mine.get(name) is not mine:  # it was freed meanwhile, and perhaps before that
                 await self._release(name, entry.serial)
                 continue
+            self._tell_if_changed(name, entry)
             if holder is not None and holder.door != self._life.door:
                 raise ClusterError(
                     f"the name {name!r} was given to a session in {holder.where}, while the registry "
@@ -222,6 +225,11 @@ class Held:
         reach us for a moment takes us for restarting."""
         mine = self._mine.get(name)
         if mine is not None and entry.serial >= mine.serial and entry.status != mine.inbox.status:
+            self._changed(name)
+
+    def _tell_if_changed(self, name: Hashable, told: Entry) -> None:
+        """What has changed while the registry was told this may have been nothing to it."""
+        if self._mine[name].entry != told:
             self._changed(name)
 
     def _changed(self, name: Hashable) -> None:

@@ -154,9 +154,14 @@ class Job:
         waiting = [*self._leavers, *(() if self._answer is None else (self._answer,))]
         self._leavers.clear()
         self._answer = None
+        said = BROKEN if self._may_be_done() else REFUSED
         for answer in waiting:
-            answer(BROKEN if self._taken else REFUSED)
+            answer(said)
         self.leave(_to_nobody)
+
+    def _may_be_done(self) -> bool:
+        """Whether it can't be said to be undone."""
+        return self._begun and not self._ended
 
     # ---- its own side ----------------------------------------------------------------------------
 
@@ -167,6 +172,7 @@ class Job:
             # Also if it is left meanwhile: else whoever is behind it might overtake who is before.
             before, self._before = self._before, None
             if before is not None and not before.in_line.is_set():
+                self._wait_in_line()
                 await before.in_line.wait()
             self._begun = True
             with self._scope:
@@ -263,10 +269,18 @@ class Job:
 class Turn(Job):
     """A question, and the reading of its answer."""
 
+    _question: Question | None = None
+    """What was put into the session's line."""
     _waits = False
     """Whether it has said so, so that it can be asked again should this process die."""
     _had_delta = False
     """Whether a delta was the last event that was read."""
+
+    def _may_be_done(self) -> bool:
+        taken = self._question is not None and self._question.is_taken
+        if taken and self._waits:
+            self._asker.take(self._request.number)
+        return taken
 
     def _wait_in_line(self) -> None:
         if not self._waits:
@@ -281,6 +295,7 @@ class Turn(Job):
         self._let_pass()  # as above
         if not inbox.is_free():
             self._wait_in_line()
+        self._question = question
         await inbox.put(question)
         self._taken = True
         if self._waits:

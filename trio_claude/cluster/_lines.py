@@ -10,6 +10,7 @@ one has nobody any more who waits for it.
 from __future__ import annotations
 
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 
 import trio
@@ -33,7 +34,7 @@ PARTING_SECONDS = 2.0
 BROKEN = b"broken"
 """Answered where the line is broken, as its other end doesn't know yet."""
 REFUSED = b"refused"
-"""The same, to what was not begun."""
+"""The same, where what was asked was certainly not begun."""
 _CUT = "the way to it was cut for a moment"
 
 LineId: TypeAlias = tuple[int, int]
@@ -46,7 +47,7 @@ class Answer:
 
     def __init__(self) -> None:
         self.on_lost: Callable[[], None] | None = None
-        """Called if its line breaks, and its process returns: those of one line in their order."""
+        """Called if its line breaks, and may be made anew."""
         self._there = trio.Event()
         self._outcome: Callable[[], bytes] | None = None
 
@@ -173,7 +174,7 @@ def leave_unheard(line: Line, number: int) -> None:
 
 @final
 class Askers:
-    """Who is about to ask at a door: the lowest number goes first.
+    """Who is about to ask at one place, a door or a name: the lowest number goes first.
 
     Numbers grow with the time at which something was asked for. So what has to be asked once more
     comes before what is new, and in its old order, however Trio wakes those who ask.
@@ -181,24 +182,39 @@ class Askers:
 
     def __init__(self) -> None:
         self._waiting: dict[int, trio.Event] = {}
+        self._lowest: list[int] = []  # a heap; with some that have left
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def enter(self, number: int) -> None:
         """Be one of them; twice is as once."""
-        self._waiting.setdefault(number, trio.Event())
+        if number not in self._waiting:
+            self._waiting[number] = trio.Event()
+            heappush(self._lowest, number)
+
+    def is_first(self, number: int) -> bool:
+        """Whether nobody is there with a lower number."""
+        return not self._waiting or number <= self._least()
+
+    def _least(self) -> int:
+        while self._lowest[0] not in self._waiting:
+            heappop(self._lowest)
+        return self._lowest[0]
 
     async def first(self, number: int) -> None:
-        """Wait until nobody is there with a lower number."""
-        while min(self._waiting) < number:
+        """Wait until it is, or has left."""
+        while number in self._waiting and not self.is_first(number):
             self._waiting[number] = trio.Event()
             await self._waiting[number].wait()
 
     def leave(self, number: int) -> None:
         """Be none of them any more, if it was one; the next one goes on."""
-        if self._waiting.pop(number, None) is not None and self._waiting:
-            self._waiting[min(self._waiting)].set()
+        left = self._waiting.pop(number, None)
+        if left is not None:
+            left.set()
+            if self._waiting:
+                self._waiting[self._least()].set()
 
 
 @final

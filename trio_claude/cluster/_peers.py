@@ -42,6 +42,7 @@ class Peers:
         self._life = life
         self._numbers = itertools.count(1)
         self._lines: dict[str, Line] = {}
+        self._coming_up: set[_ray.Reply] = set()
         self._finding: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
         self._askers: defaultdict[Place, Askers] = defaultdict(Askers)
 
@@ -62,9 +63,11 @@ class Peers:
         """
         self.enter(door, number)
         try:
-            await self.first(door, number)
-            line = await self.reach(door)
-            return line, line.ask(kind, number, session, *args)
+            while True:
+                await self.first(door, number)
+                line = await self.reach(door)
+                if self._askers[door].is_first(number):  # still: some may have come back meanwhile
+                    return line, line.ask(kind, number, session, *args)
         finally:
             self.leave(door, number)
 
@@ -100,13 +103,33 @@ class Peers:
         return line
 
     async def _new_line(self, door: str) -> Line:
-        peer = await trio.to_thread.run_sync(_ray.find_actor, door, self._life.namespace)
-        life = await _until_up(peer)
+        peer, life = await self._find(door)
         self._life.check()
         number = (self._life.number, self.next_number())
         broke = partial(self._line_broke, door)
         line = self._lines[door] = Line(peer, self._life.door, number, life, broke)
         return line
+
+    async def _find(self, door: str) -> tuple[_ray.Peer, int | None]:
+        """The actor, once its process is up, and in which life that is."""
+        while True:
+            try:
+                peer = await trio.to_thread.run_sync(_ray.find_actor, door, self._life.namespace)
+                return peer, await self.up(peer)
+            except DoorLost as exc:
+                if not exc.returns:
+                    raise
+            await trio.sleep(_doors.AGAIN_SECONDS)
+
+    async def up(self, peer: _ray.Peer) -> Any:
+        """Wait for a process that Ray is starting, or starting again, to be up; gives in which life it
+        is. What is asked before may be lost with nobody knowing whether it was begun."""
+        reply = peer.call("up")
+        self._coming_up.add(reply)
+        try:
+            return await reply.wait()
+        finally:
+            self._coming_up.remove(reply)
 
     def _line_broke(self, door: str, lost: DoorLost) -> None:
         del self._lines[door]
@@ -130,8 +153,13 @@ class Peers:
 
     def cut_all(self) -> None:
         """The connection ends."""
+        for reply in self._coming_up:
+            reply.give(self._ended)
         for line in list(self._lines.values()):
             line.cut(DoorLost(said="the connection to the cluster has ended"))
+
+    def _ended(self) -> Any:
+        raise self._life.end_error()
 
     async def do(
         self, door: str, kind: str, session: FarSession | None, *args: Any, leaves: bool = True
@@ -163,6 +191,8 @@ class Peers:
                 if said.error is None:
                     return said
             raise
+        except Exception:
+            raise
         except BaseException:  # such as KeyboardInterrupt, after which nobody waits for anything
             leave_unheard(line, number)
             raise
@@ -191,17 +221,3 @@ class Peers:
         with suppress(DoorLost, ClusterError):
             await (await self.reach(self._life.door)).peer.call("forget", door).wait()
         return False
-
-
-async def _until_up(peer: _ray.Peer) -> int | None:
-    """Wait for a process that Ray is starting, or starting again, to be up; gives in which life it is.
-    What is asked before may be lost with nobody knowing whether it was begun."""
-    while True:
-        try:
-            life: int | None = await peer.call("up").wait()
-        except DoorLost as exc:
-            if not exc.returns:
-                raise
-            await trio.sleep(_doors.AGAIN_SECONDS)
-        else:
-            return life

@@ -211,6 +211,7 @@ class Registry(ABC):
         with contextlib.suppress(DoorLost):  # then the watch sees to it
             for name, entry in (await self._call(door, "held")).items():
                 self._table.claim(name, entry)
+            self._tell()
 
     def _watch(self, door: str) -> None:
         if door not in self._watches:
@@ -247,7 +248,7 @@ class Registry(ABC):
     async def _drop(self, name: Hashable, entry: Entry) -> None:
         """Tell a door that it has a name no longer, as far as this entry says."""
         with contextlib.suppress(DoorLost):
-            await _until_reached(*(self._call, entry.door, "drop", name, entry.life, entry.serial))
+            await _until_reached(self._call, entry.door, "drop", name, entry.life, entry.serial)
 
 
 async def _until_reached(call: Callable[..., Awaitable[_T]], *args: Any) -> _T:

@@ -53,12 +53,14 @@ class Service:
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Do what is asked, until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # nothing is begun any more
+                for asker in self._askers.values():
+                    asker.cut()
 
     def receive(self, call: bytes, answer: Callable[[bytes], None]) -> None:
         """Take a call, in whichever order they come; never blocks, never raises.

@@ -9,6 +9,8 @@ asker's, under which it can be asked on (``more``) or left (``leave``)::
     leave    nobody wants it any more; answered once it is off the session
     clear · interrupt · stop · control      the handle's other methods
     start_session · terminate_session · restart_session · list_sessions   a group's
+    plan     what an actor of a group is to do
+    renew    nothing: it goes by a new line, so that what came by the one before is left
 
 So nobody is sent what they did not ask for: an answer whose reader doesn't read waits at its source,
 but for the one batch that was asked for ahead.
