@@ -182,7 +182,7 @@ async def test_who_is_cancelled_may_wait_again() -> None:
 async def test_what_cannot_be_sent_leaves_no_gap() -> None:
     """The other end would wait for it for ever, and for all behind it."""
     ends = Ends()
-    with pytest.raises(Exception, match="pickle|local object"):
+    with pytest.raises(Exception, match=r"pickle|local object"):
         ends.line.ask("ask", 1, None, lambda: None)
     ends.line.ask("ask", 2)
     assert [sent[3] for sent in ends.peer.sent] == [1]

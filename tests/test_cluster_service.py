@@ -37,7 +37,7 @@ from trio_claude._options import SessionOptions
 from trio_claude._session import question as _question
 from trio_claude._session.inbox import Inbox
 from trio_claude._session.line import Taker
-from trio_claude.cluster import _jobs, _service
+from trio_claude.cluster import _service, _turns
 from trio_claude.cluster._jobs import NotHere
 from trio_claude.cluster._lines import BROKEN, REFUSED
 from trio_claude.cluster._service import Service
@@ -266,7 +266,7 @@ async def test_one_batch_of_deltas_is_read_ahead_of_what_was_asked_for(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the answer waits at its source. What has come until it is asked for goes at once."""
-    monkeypatch.setattr(_jobs, "_BATCH", 3)
+    monkeypatch.setattr(_turns, "_BATCH", 3)
     sent = []
 
     async def answer(turn: ScriptedTurn) -> AsyncGenerator[str, None]:
@@ -1095,7 +1095,7 @@ async def test_a_batch_is_bounded_by_number_and_by_size(
     events: list[Event], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is what is there, as far as it fits; one event more than its size at most."""
-    monkeypatch.setattr(_jobs, "_BATCH", 4)
+    monkeypatch.setattr(_turns, "_BATCH", 4)
     async with asked("a", backend=BurstBackend(events)) as process:
         await process.ask(1, "a").wait()
         batches = []

@@ -77,7 +77,7 @@ NOT_IN: Mapping[str, Collection[str]] = {
         f"cluster.{module}"
         for module in (
             *("_connection", "_driver", "_far", "_far_question", "_group", "_held", "_jobs"),
-            *("_life", "_lines", "_names", "_opening", "_peers", "_pool", "_service"),
+            *("_life", "_lines", "_names", "_opening", "_peers", "_pool", "_service", "_turns"),
         )
     },
     "random": {"_wire", "_supervision.policy", *_VALUES},

@@ -52,6 +52,7 @@ _REGISTRY = "cluster/_registry.py"
 _TABLE = "cluster/_table.py"
 _SERVICE = "cluster/_service.py"
 _JOBS = "cluster/_jobs.py"
+_TURNS = "cluster/_turns.py"
 _FAR = "cluster/_far.py"
 _FAR_QUESTION = "cluster/_far_question.py"
 _LINES = "cluster/_lines.py"
@@ -1224,14 +1225,14 @@ MUTATIONS = (
     ),
     Mutation(
         "batch-without-a-limit",
-        _JOBS,
+        _TURNS,
         "while len(events) < _BATCH and size < BATCH_SIZE and not self._unasked:",
         "while not self._unasked:",
         "the reader sets the pace from afar, too",
     ),
     Mutation(
         "result-read-ahead",
-        _JOBS,
+        _TURNS,
         "        if not self._had_delta:\n            await self._asked.wait()\n",
         "",
         "a turn whose result nobody has asked for can still be left",
@@ -1290,7 +1291,7 @@ MUTATIONS = (
     ),
     Mutation(
         "done-twice",
-        _JOBS,
+        _TURNS,
         "        self._taken = True\n        if self._waits:\n",
         "        self._taken = True\n        if False:\n",
         "no turn is done twice, whatever its asker has heard of it",

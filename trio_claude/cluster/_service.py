@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._errors import Interrupted, ProtocolError
-from ._jobs import Job, NotHere, Ours, Turn, begun_unheard, refusal
+from ._jobs import Job, NotHere, Ours, begun_unheard, refusal
 from ._lines import REFUSED, InOrder
+from ._turns import Turn
 from ._wire import Request, Said, dumps, loads
 
 if TYPE_CHECKING:
