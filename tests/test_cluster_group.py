@@ -686,6 +686,22 @@ async def test_who_is_cancelled_in_the_block_stops_its_sessions(fake: FakeRay) -
     assert scope.cancelled_caught
 
 
+async def test_what_is_not_listed_is_not_there(fake: FakeRay) -> None:
+    """Though its end was not heard of yet; what was started meanwhile is."""
+    async with group_of(fake, spec("a", says())) as (group, connection):
+        gate = fake.hold("changes", answers=True)
+        other = await group.start_session(spec("b", says()))
+        (door,) = hosts(fake, connection)
+        await connection.peers.ask(door, "terminate_session", "b")
+        assert group.get_session("b") is other
+        with pytest.raises(SessionExists):
+            await group.start_session(spec("b", says()))
+        assert [info.id for info in await group.list_sessions()] == ["a"]
+        await group.start_session(spec("b", says()))
+        gate.open()
+        await group.terminate_session("b")
+
+
 async def test_who_is_cancelled_while_a_session_starts_has_started_none(fake: FakeRay) -> None:
     """The actor was heard: it has called it off."""
     async with group_of(fake, spec("a", says())) as (group, _):

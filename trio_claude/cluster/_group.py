@@ -23,7 +23,7 @@ from ._wire import Member, loads, refuse_unplain
 from ._wire_errors import loads_error
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Sequence
 
     from .._session.handle import SessionHandle
     from .._supervision.spec import SupervisorSpec
@@ -219,7 +219,10 @@ class Group:
         self._check_open()
         infos: list[SessionInfo] = []
         for actor in self._actors:
-            for entry, fields, error in await self._names.peers.ask(actor.door, "list_sessions"):
+            before = set(self._known)
+            listed = await self._names.peers.ask(actor.door, "list_sessions")
+            self._forget(actor, before - {name for (name, _), _, _ in listed})
+            for entry, fields, error in listed:
                 name, known = entry
                 session = self._known[name] = self._names.far(name, known)
                 session.hear(known)
@@ -234,10 +237,14 @@ class Group:
         sessions: dict[Hashable, FarSession] = {
             name: self._names.learn(name, entry) for name, entry in entries
         }
-        for name, session in list(self._known.items()):
-            if session.door == actor.door and name not in sessions:
-                del self._known[name]
+        self._forget(actor, self._known.keys() - sessions.keys())
         self._known |= sessions
+
+    def _forget(self, actor: Actor, names: Collection[Hashable]) -> None:
+        """The actor has nothing with one of these names."""
+        for name in names:
+            if name in self._known and self._known[name].door == actor.door:
+                del self._known[name]
 
     def _count(self, actor: Actor) -> int:
         """How many sessions it has, or is about to have, as far as was heard."""
