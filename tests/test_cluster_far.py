@@ -499,6 +499,26 @@ async def test_a_turn_is_lost_with_its_process(returns: bool) -> None:
         assert is_idle(session)
 
 
+async def test_what_has_come_before_a_line_was_cut_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only then its reader is told."""
+    async with scripted() as script:
+        session = script.session()
+        script.say("ask", TAKEN)
+        script.say("more", Said("events", events=[TextDelta(0, "one"), TextDelta(0, "two")]))
+        async with SessionHandle(session).stream("Hi") as stream:
+            ask = Door.ask
+
+            def cut(self: Door, kind: str, *args: Any) -> Wait:
+                if kind == "more" and not script.says["more"]:
+                    raise lost(returns=True)
+                return ask(self, kind, *args)
+
+            monkeypatch.setattr(Door, "ask", cut)
+            assert [str(await stream.receive()) for _ in range(2)] == ["one", "two"]
+            with pytest.raises(SessionCrashed):
+                await stream.receive()
+
+
 async def test_what_was_heard_of_the_next_life_of_a_process_holds() -> None:
     """Though the end of the one before is noticed later: the session runs, and what crashed says
     where it ran."""

@@ -203,7 +203,9 @@ class FarQuestion(Question):
             self._end(said)
             return []
         if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):
-            self._ask_on()  # else the result may be next, and who has that has had the turn
+            # Else the result may be next, and who has that has had the turn.
+            with suppress(DoorLost):  # that is told behind these
+                self._ask_on()
         return list(said.events)
 
     async def _take_back(self) -> Said | None:

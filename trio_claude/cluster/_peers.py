@@ -61,9 +61,9 @@ class Peers:
         """Ask at a door; gives by which line, and what is answered. Waits for all with lower numbers
         that are still to be asked there; and as :meth:`reach`, whose errors it raises.
         """
-        self.enter(door, number)
         try:
             while True:
+                self.enter(door, number)
                 await self.first(door, number)
                 line = await self.reach(door)
                 if self._askers[door].is_first(number):  # still: some may have come back meanwhile
