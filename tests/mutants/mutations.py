@@ -1280,16 +1280,6 @@ MUTATIONS = (
         "what was refused was not begun, and is asked again",
     ),
     Mutation(
-        "asked-again-in-any-order",
-        _FAR_QUESTION,
-        "                self._next.on_lost = enter  # it may be asked again, and then in its turn\n"
-        "                while await self._is_awaited():\n"
-        "                    self._ask_on()\n"
-        "                    self._next.on_lost = enter\n",
-        "                while await self._is_awaited():\n                    self._ask_on()\n",
-        "callers keep their order when an actor is started again",
-    ),
-    Mutation(
         "done-twice",
         _TURNS,
         "        self._taken = True\n        if self._waits:\n",
