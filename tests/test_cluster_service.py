@@ -630,8 +630,9 @@ async def test_no_turn_is_done_twice(
         await process.leave(10).end()
         await wait_all_tasks_blocked()
         assert "".join(prompts) == "1234"  # three have ended, and one is in flight
-        for state in ("taken", "end"):  # said, and lost on the way
-            assert (await process.more(13).wait()).state == state
+        for number in (11, 12, 13):
+            for state in ("taken", "end"):  # said, and lost on the way
+                assert (await process.more(number).wait()).state == state
         process.new_line()
         for number, name in ((13, "a"), (14, "a")):
             error = await process.ask(number, name, f"{number - 10}", whole=True).error()
