@@ -194,7 +194,7 @@ async def test_a_process_that_is_cut_off_asks_nothing() -> None:
     ends.peer.lost = True
     with pytest.raises(DoorLost):
         ends.line.ask("ask", 1)
-    assert ends.line._unanswered == {}
+    assert ends.line._unanswered == set()
 
 
 @given(st.permutations(range(1, 9)))
@@ -223,19 +223,6 @@ async def test_a_line_whose_other_end_is_broken_breaks(said: bytes) -> None:
         assert (caught.value.returns, caught.value.begun) == (True, begun)
         assert caught.value.why == "the way to it was cut for a moment"
     assert ends.broken == [True]
-
-
-async def test_what_is_lost_is_told_in_the_order_in_which_it_was_asked() -> None:
-    """To those who want to ask again; where the process is gone for good, nobody can."""
-    for returns in (True, False):
-        ends = Ends()
-        told: list[int] = []
-        for number in range(20):
-            answer = ends.line.ask("ask", number)
-            if number != 7:
-                answer.on_lost = partial(told.append, number)
-        ends.line.cut(DoorLost(returns=returns))
-        assert told == ([number for number in range(20) if number != 7] if returns else [])
 
 
 @given(

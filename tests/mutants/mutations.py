@@ -1240,7 +1240,7 @@ MUTATIONS = (
     Mutation(
         "result-asked-ahead",
         _FAR_QUESTION,
-        "if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):",
+        "if isinstance(said.events[-1], Delta):",
         "if said.events:",
         "who leaves a stream before its result has not had the turn",
     ),

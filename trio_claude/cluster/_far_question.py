@@ -12,14 +12,13 @@ and is asked again if Ray starts that process again.
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import trio
 
 from .._errors import ClusterError, Interrupted, TrioClaudeError
-from .._messages import InputJSONDelta, TextDelta, ThinkingDelta
 from .._session.question import Question
+from .._wire.deltas import Delta
 from . import _lines
 from ._doors import DoorLost
 from ._lines import leave_unheard
@@ -79,9 +78,8 @@ class FarQuestion(Question):
 
     async def _ask(self, session: FarSession) -> None:
         peers, door = self._peers, session.door
-        enter = partial(peers.enter, door, self.number)
         while True:
-            enter()
+            peers.enter(door, self.number)  # again, in its turn, if the line broke
             self._state = "unasked"
             try:
                 if session.status == "stopped":  # perhaps with its process, and Ray hasn't told yet
@@ -91,10 +89,8 @@ class FarQuestion(Question):
                 )
                 self._asked = session.here_now()
                 self._state = "asked"
-                self._next.on_lost = enter  # it may be asked again, and then in its turn
                 while await self._is_awaited():
                     self._ask_on()
-                    self._next.on_lost = enter
                 return
             except DoorLost as lost:
                 if self._may_be_begun(lost):
@@ -146,8 +142,6 @@ class FarQuestion(Question):
         if self._session is not None:
             self._session.questions.discard(self)
             self._peers.leave(self._session.door, self.number)
-        if self._next is not None:
-            self._next.on_lost = None  # else it would be waited for at the door, and never come
 
     def _ask_on(self) -> None:
         assert self._line is not None
@@ -202,7 +196,7 @@ class FarQuestion(Question):
         if said.state == "end":
             self._end(said)
             return []
-        if isinstance(said.events[-1], TextDelta | ThinkingDelta | InputJSONDelta):
+        if isinstance(said.events[-1], Delta):
             # Else the result may be next, and who has that has had the turn.
             with suppress(DoorLost):  # that is told behind these
                 self._ask_on()

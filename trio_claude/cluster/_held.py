@@ -257,8 +257,8 @@ class Held:
 
     # ---- what others ask for ---------------------------------------------------------------------
 
-    def find(self, name: Hashable, born: tuple[int, int] | None) -> _Mine | None:
-        """The session of ours with this name, if it is the one that was born then."""
+    def find(self, name: Hashable, born: tuple[int, int] | None = None) -> _Mine | None:
+        """The session of ours with this name; if asked for, only the one that was born then."""
         mine = self._mine.get(name)
         if mine is None or born is None:
             return mine
@@ -296,10 +296,6 @@ class Held:
             serial=next(self._serials),
             born=self._born.setdefault(inbox, next(self._serials)),
         )
-
-    def get(self, name: Hashable) -> _Mine | None:
-        """The session of ours with this name."""
-        return self._mine.get(name)
 
     def end(self) -> None:
         """Nothing is ours any more in the eyes of others."""

@@ -46,8 +46,6 @@ class Answer:
     """What another process answers, once it is there."""
 
     def __init__(self) -> None:
-        self.on_lost: Callable[[], None] | None = None
-        """Called if its line breaks, and may be made anew."""
         self._there = trio.Event()
         self._outcome: Callable[[], bytes] | None = None
 
@@ -59,15 +57,11 @@ class Answer:
 
     def lose(self, lost: DoorLost) -> None:
         """There will be none."""
-        if self._outcome is not None:
-            return
 
         def lose() -> bytes:
             raise lost.again()
 
         self.give(lose)
-        if lost.returns and self.on_lost is not None:
-            self.on_lost()
 
     async def wait(self) -> Said:
         """Wait for it. If cancelled, it can be waited for again.
@@ -100,7 +94,7 @@ class Line:
         self._on_break = on_break
         self._life = life
         self._count = 0
-        self._unanswered: dict[Answer, None] = {}
+        self._unanswered: set[Answer] = set()
         self._lost: DoorLost | None = None
         # Never answered: so it breaks when the process ends, however idle it is. A new one that Ray
         # starts in its place would wait for the calls that the old one had.
@@ -134,7 +128,7 @@ class Line:
                 return
             except ClusterError:
                 said = None  # who waits for it is told
-            self._unanswered.pop(answer, None)
+            self._unanswered.discard(answer)
             if said in (BROKEN, REFUSED):
                 answer.lose(DoorLost(returns=True, said=_CUT, begun=said == BROKEN))
                 self.cut(DoorLost(returns=True, said=_CUT))
@@ -146,7 +140,7 @@ class Line:
         call = dumps((self._asker, self._number, self._count + 1, data))
         self.peer.send(answered, "ask", call)
         self._count += 1  # only now: a number that is never sent would hold up all behind it
-        self._unanswered[answer] = None
+        self._unanswered.add(answer)
         return answer
 
     def heard(self, life: int) -> None:
@@ -160,7 +154,7 @@ class Line:
         if self._lost is not None:
             return
         self._lost = lost
-        unanswered, self._unanswered = self._unanswered, {}
+        unanswered, self._unanswered = self._unanswered, set()
         for answer in unanswered:
             answer.lose(lost)
         self._on_break(lost)

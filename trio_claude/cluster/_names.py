@@ -137,7 +137,7 @@ class Names:
         await self.held.unregister(handle)
 
     def lookup(self, name: Global) -> SessionHandle | None:
-        mine = self.held.get(name)
+        mine = self.held.find(name)
         if mine is not None:
             return mine.handle
         entry = self.copy.entries.get(name)
@@ -147,7 +147,7 @@ class Names:
 
     def asked(self, name: Global) -> Askable:
         refuse_unplain(name.key, name)
-        mine = self.held.get(name)
+        mine = self.held.find(name)
         return ByName(self.peers, name, self.resolve) if mine is None else mine.inbox
 
     def names(self) -> Collection[Hashable]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._messages import InputJSONDelta, ResultMessage, TextDelta, ThinkingDelta
+from .._messages import ResultMessage
 from .._session.stream import ResponseStream
+from .._wire.deltas import Delta
 from ._jobs import Job
 from ._wire import BATCH_SIZE, Said, loads, size_of
 
@@ -89,7 +90,7 @@ class Turn(Job):
         size = 0
         while len(events) < _BATCH and size < BATCH_SIZE and not self._unasked:
             if not question.ready:
-                if events and (self._asked.is_set() or not _is_delta(events[-1])):
+                if events and (self._asked.is_set() or not isinstance(events[-1], Delta)):
                     break
                 try:
                     with trio.CancelScope() as self._reading:
@@ -103,12 +104,8 @@ class Turn(Job):
             events.append(question.ready.popleft())
             size += size_of(events[-1])
         if events:
-            self._had_delta = _is_delta(events[-1])
+            self._had_delta = isinstance(events[-1], Delta)
         return events
-
-
-def _is_delta(event: Event) -> bool:
-    return isinstance(event, TextDelta | ThinkingDelta | InputJSONDelta)
 
 
 async def _result(stream: ResponseStream) -> Event:
